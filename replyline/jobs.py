@@ -1,0 +1,144 @@
+"""The payload of each queue: frozen structs, camelCase on the wire, each naming its queue.
+
+What stands here is what a BullMQ producer in Node would write with `queue.add(name, data)`, and what bull-board shows.
+"""
+
+import uuid
+from typing import Annotated, ClassVar, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+INCOMING_MESSAGES = "incoming-messages"
+AI_PROCESSING = "ai-processing"
+OUTGOING_MESSAGES = "outgoing-messages"
+WHATSAPP_CLOUD_SEND = "whatsapp-cloud-send"
+WHATSAPP_QR_SEND = "whatsapp-qr-send"
+WEBHOOK_DELIVERY = "webhook-delivery"
+DEAD_LETTER = "dead-letter"
+
+QUEUE_NAMES: tuple[str, ...] = (
+    INCOMING_MESSAGES,
+    AI_PROCESSING,
+    OUTGOING_MESSAGES,
+    WHATSAPP_CLOUD_SEND,
+    WHATSAPP_QR_SEND,
+    WEBHOOK_DELIVERY,
+)
+
+MAX_CONTENT_CHARS = 65_536
+ShortText: TypeAlias = Annotated[str, Meta(max_length=512)]
+ChannelKind: TypeAlias = Literal["WIDGET", "WHATSAPP_CLOUD", "WHATSAPP_QR"]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What every payload has in common: the ids that its timeline and its tenant are found by."""
+
+    queue: ClassVar[str]
+    job_name: ClassVar[str]
+
+    customer_id: uuid.UUID | None = None
+    trace_id: uuid.UUID | None = None
+    conversation_id: uuid.UUID | None = None
+    message_id: uuid.UUID | None = None
+
+
+class IncomingMessageJob(Job, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One message that a person wrote. A foreign producer fills in `chatbotId`, `externalUserId`, `content`, `channel`."""
+
+    queue: ClassVar[str] = INCOMING_MESSAGES
+    job_name: ClassVar[str] = "process-message"
+
+    chatbot_id: uuid.UUID
+    external_user_id: Annotated[str, Meta(min_length=1, max_length=512)]
+    content: Annotated[str, Meta(min_length=1, max_length=MAX_CONTENT_CHARS)]
+    channel: ChannelKind
+    channel_id: uuid.UUID | None = None
+    external_message_id: ShortText | None = None
+    identity_kind: Literal["phone", "wa_id", "bsuid", "lid", "visitor", "external"] | None = None
+    contact_name: ShortText | None = None
+    reply_to: ShortText | None = None
+    """Address to answer to, where it is not `externalUserId` (a WhatsApp QR jid, say)."""
+    content_type: ShortText = "text"
+    provider_timestamp: float | None = None
+    """When the channel says the message was written, Unix seconds."""
+
+
+class AiProcessingJob(Job, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One turn of a conversation to be answered."""
+
+    queue: ClassVar[str] = AI_PROCESSING
+    job_name: ClassVar[str] = "answer-turn"
+
+    after_seq: int | None = None
+    through_seq: int | None = None
+    """Both are set when the turn was given up, so that a replay answers that turn and no other."""
+
+
+class OutgoingMessageJob(Job, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One message of ours to be routed to its channel."""
+
+    queue: ClassVar[str] = OUTGOING_MESSAGES
+    job_name: ClassVar[str] = "route-message"
+
+
+class WhatsAppCloudSendJob(Job, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One message to be sent through the WhatsApp Cloud API."""
+
+    queue: ClassVar[str] = WHATSAPP_CLOUD_SEND
+    job_name: ClassVar[str] = "send-message"
+
+
+class WhatsAppQrSendJob(Job, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One message to be sent through the WhatsApp QR gateway."""
+
+    queue: ClassVar[str] = WHATSAPP_QR_SEND
+    job_name: ClassVar[str] = "send-message"
+
+
+class WebhookDeliveryJob(Job, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One webhook event to be posted to one endpoint of a customer."""
+
+    queue: ClassVar[str] = WEBHOOK_DELIVERY
+    job_name: ClassVar[str] = "deliver-event"
+
+    event_id: uuid.UUID
+
+
+ANY_JOB: TypeAlias = (
+    IncomingMessageJob
+    | AiProcessingJob
+    | OutgoingMessageJob
+    | WhatsAppCloudSendJob
+    | WhatsAppQrSendJob
+    | WebhookDeliveryJob
+)
+
+JOB_TYPES: dict[str, type[ANY_JOB]] = {
+    INCOMING_MESSAGES: IncomingMessageJob,
+    AI_PROCESSING: AiProcessingJob,
+    OUTGOING_MESSAGES: OutgoingMessageJob,
+    WHATSAPP_CLOUD_SEND: WhatsAppCloudSendJob,
+    WHATSAPP_QR_SEND: WhatsAppQrSendJob,
+    WEBHOOK_DELIVERY: WebhookDeliveryJob,
+}
+
+_DECODERS: dict[str, msgspec.json.Decoder[ANY_JOB]] = {
+    queue: msgspec.json.Decoder(kind) for queue, kind in JOB_TYPES.items()
+}
+_encoder = msgspec.json.Encoder()
+
+
+def encode(job: Job) -> bytes:
+    """The payload as UTF-8 JSON."""
+    return _encoder.encode(job)
+
+
+def decode(queue: str, data: bytes) -> ANY_JOB:
+    """Read a payload of `queue`.
+
+    Raises:
+        msgspec.ValidationError: the payload does not fit the queue's type; the message names the field.
+        msgspec.DecodeError: the payload is not JSON.
+    """
+    return _DECODERS[queue].decode(data)
