@@ -1,0 +1,75 @@
+"""What an AI provider must be able to do: answer a question, and say in our words what went wrong."""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import ClassVar, Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderAccount:
+    """How one chatbot reaches its provider."""
+
+    provider: str
+    model: str | None = None
+    base_url: str | None = None
+    key: str | None = field(default=None, repr=False)
+    max_output_tokens: int = 800
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One earlier message of the conversation."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of the chatbot's knowledge base that fits the question."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One turn to be answered: all unanswered messages, what was said before, and what the knowledge base has on it."""
+
+    instructions: str
+    history: tuple[Utterance, ...]
+    asked: tuple[str, ...]
+    passages: tuple[Passage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The provider's answer; counts it did not report are None, which is not zero."""
+
+    text: str
+    model: str
+    input_tokens: int | None = None
+    """Including cached tokens."""
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    cost: Decimal | None = None
+
+
+class Provider(Protocol):
+    """A kind of AI provider."""
+
+    name: ClassVar[str]
+
+    async def complete(self, account: ProviderAccount, question: Question) -> Reply:
+        """Answer the question.
+
+        Raises:
+            Temporary: overloaded, server error, timeout.
+            RateLimited: the provider asks us to wait.
+            Permanent: bad credentials, used-up quota, refused content, unknown model.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
