@@ -81,6 +81,8 @@ class OutgoingMessageJob(Job, frozen=True, kw_only=True, rename="camel", omit_de
     queue: ClassVar[str] = OUTGOING_MESSAGES
     job_name: ClassVar[str] = "route-message"
 
+    channel: ChannelKind
+
 
 class WhatsAppCloudSendJob(Job, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """One message to be sent through the WhatsApp Cloud API."""

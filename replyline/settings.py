@@ -262,7 +262,9 @@ def open_vault(settings: Settings) -> Vault:
     value = settings.secret_key
     if not value:
         if settings.database_url:
-            raise SettingsError("REPLYLINE_SECRET_KEY must be set where DATABASE_URL is: every process needs the same key")
+            raise SettingsError(
+                "REPLYLINE_SECRET_KEY must be set where DATABASE_URL is: every process needs the same key"
+            )
         key_file = settings.data / "secret.key"
         if not key_file.exists():
             settings.data.mkdir(parents=True, exist_ok=True)

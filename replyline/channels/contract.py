@@ -3,15 +3,28 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import ClassVar, Literal, Protocol
 
 import aiohttp
 
 from replyline.jobs import ChannelKind
+from replyline.statuses import DeliveryStatus, StatusUpdate
+
+__all__ = [
+    "Accepted",
+    "Callback",
+    "Channel",
+    "ChannelAccount",
+    "DeliveryStatus",
+    "ForgedCallback",
+    "IdentityKind",
+    "InboundMessage",
+    "OutgoingText",
+    "StatusUpdate",
+    "UnreadableCallback",
+]
 
 IdentityKind = Literal["phone", "wa_id", "bsuid", "lid", "visitor", "external"]
-DeliveryStatus = Literal["SENT", "DELIVERED", "READ", "FAILED"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +56,6 @@ class InboundMessage:
     content_type: str = "text"
     name: str | None = None
     provider_timestamp: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StatusUpdate:
-    """What became of one message of ours. It is found by our own id if the channel gives it back, else by the channel's id."""
-
-    external_id: str
-    status: DeliveryStatus
-    at: datetime
-    message_id: uuid.UUID | None = None
-    error_reason: str | None = None
-    error_detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Channel(Protocol):
 
     kind: ClassVar[ChannelKind]
     repeat_is_safe: ClassVar[bool]
-    """Whether sending the same `message_id` again cannot reach the person twice; if not, an unknown outcome is reconciled first."""
+    """Whether the same `message_id` cannot reach the person twice; if it can, an unknown outcome is reconciled first."""
 
     def verify(self, account: ChannelAccount, headers: Mapping[str, str], raw: bytes) -> None:
         """Check the signature over the received bytes, in constant time. Header names are lower case.

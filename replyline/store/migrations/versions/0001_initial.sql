@@ -138,6 +138,7 @@ CREATE TABLE messages (
     delivered_at timestamptz,
     read_at timestamptz,
     failed_at timestamptz,
+    unknown_since timestamptz,
     UNIQUE (conversation_id, seq),
     CHECK ((direction = 'INBOUND') = (status = 'RECEIVED'))
 ) WITH (fillfactor = 80);
@@ -268,3 +269,10 @@ CREATE INDEX jobs_trace ON jobs (trace_id);
 CREATE INDEX jobs_message ON jobs (message_id) WHERE state = 'WAITING';
 CREATE INDEX jobs_dead ON jobs (customer_id, id) WHERE state = 'DEAD';
 CREATE INDEX jobs_finished ON jobs (finished_at) WHERE state = 'DONE';
+
+-- The newest entries of a list that must not grow for ever.
+CREATE FUNCTION keep_last(list jsonb, entries integer) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN jsonb_array_length(list) <= entries THEN list
+           ELSE (SELECT jsonb_agg(entry ORDER BY position) FROM jsonb_array_elements(list) WITH ORDINALITY AS kept (entry, position)
+                 WHERE position > jsonb_array_length(list) - entries) END
+$$;

@@ -1,0 +1,72 @@
+"""Every metric of Replyline, in one place; names are part of the public surface."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+REGISTRY = CollectorRegistry()
+# `replyline_jobs` (a gauge) and `replyline_jobs_total` (a counter) are two metrics to Prometheus' text format, but one name to the
+# client library's registry: so the gauges of the queues have a registry of their own.
+_QUEUES = CollectorRegistry()
+
+_WAITS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+jobs = Gauge("replyline_jobs", "Jobs in BullMQ now", ["queue", "state"], registry=_QUEUES)
+jobs_total = Counter(
+    "replyline_jobs",
+    "Runs of jobs, by how they ended: completed, retried, postponed, dead, skipped",
+    ["queue", "outcome"],
+    registry=REGISTRY,
+)
+job_wait_seconds = Histogram(
+    "replyline_job_wait_seconds",
+    "From when a job was added to when a worker took it",
+    ["queue"],
+    buckets=_WAITS,
+    registry=REGISTRY,
+)
+job_run_seconds = Histogram(
+    "replyline_job_run_seconds", "How long one run of a job took", ["queue"], buckets=_WAITS, registry=REGISTRY
+)
+jobs_running = Gauge("replyline_jobs_running", "Jobs that this process runs now", ["queue"], registry=REGISTRY)
+oldest_job_seconds = Gauge(
+    "replyline_oldest_job_seconds", "Age of the oldest job that could run now", ["queue"], registry=REGISTRY
+)
+dead_letters = Gauge("replyline_dead_letters", "Dead letters kept", ["queue", "reason"], registry=REGISTRY)
+unpublished_jobs = Gauge(
+    "replyline_unpublished_jobs", "Jobs of this process that are in Postgres but not yet in Redis", registry=REGISTRY
+)
+republished_jobs_total = Counter(
+    "replyline_republished_jobs", "Jobs that the sweeper found lost and published again", ["queue"], registry=REGISTRY
+)
+callbacks_total = Counter(
+    "replyline_callbacks", "Callbacks at the door, by what became of them", ["channel", "outcome"], registry=REGISTRY
+)
+channel_sends_total = Counter(
+    "replyline_channel_sends",
+    "Sends to a channel, by outcome: accepted, temporary, rate_limited, refused, unknown",
+    ["channel", "outcome"],
+    registry=REGISTRY,
+)
+provider_seconds = Histogram(
+    "replyline_provider_seconds",
+    "How long an AI provider took to answer",
+    ["provider"],
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 45, 90),
+    registry=REGISTRY,
+)
+provider_tokens_total = Counter(
+    "replyline_provider_tokens",
+    "Tokens used, by kind: input, output, cached (part of input)",
+    ["provider", "kind"],
+    registry=REGISTRY,
+)
+webhook_attempts_total = Counter(
+    "replyline_webhook_attempts",
+    "Webhook attempts, by class: 2xx, 3xx, 4xx, 5xx, timeout, connection, refused_address",
+    ["outcome"],
+    registry=REGISTRY,
+)
+
+
+def render() -> bytes:
+    """Everything in Prometheus' text format (version 0.0.4)."""
+    return generate_latest(_QUEUES) + generate_latest(REGISTRY)

@@ -1,0 +1,1 @@
+"""Postgres, the record: every statement of SQL in Replyline stands below this folder."""

@@ -1,0 +1,53 @@
+"""The pipeline's writes, all of them: each move is one transaction over the rows that concurrent jobs bring together.
+
+accept (door) → receive (incoming-messages) → answer (ai-processing) → route (outgoing-messages) → settle (a send's outcome);
+record (a webhook attempt), apply_status (a channel's report), put_off (a setback), give_up (a dead letter).
+"""
+
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import TypeVar
+
+from replyline.store.database import Connection, Database
+from replyline.store.group_commit import GroupCommit
+from replyline.store.moves.accept import Accept, Accepted, accept, lane_key
+from replyline.store.moves.answer import Answer, Answered, answer
+from replyline.store.moves.give_up import GivenUp, give_up
+from replyline.store.moves.receive import Receive, Received, receive
+from replyline.store.moves.record import Attempt, record
+from replyline.store.moves.route import Route, route
+from replyline.store.moves.setbacks import Setback, put_off
+from replyline.store.moves.settle import Settle, settle
+from replyline.store.moves.statuses import ReportedStatus, apply_statuses
+from replyline.store.outbox import NewJob, Outbox
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+Publish = Callable[[Sequence[NewJob]], None]
+
+
+class Moves:
+    """Every move, group-committed; what a move enqueues is handed to `publish` after its commit."""
+
+    def __init__(self, database: Database, publish: Publish) -> None:
+        self._database = database
+        self._publish = publish
+        self.accept: GroupCommit[Accept, Accepted] = self._shared(accept, lambda row: lane_key(row.job))
+        self.receive: GroupCommit[Receive, Received] = self._shared(receive, lambda row: lane_key(row.job))
+        self.answer: GroupCommit[Answer, Answered] = self._shared(answer, lambda row: row.conversation_id)
+        self.route: GroupCommit[Route, bool] = self._shared(route, lambda row: row.conversation_id)
+        self.settle: GroupCommit[Settle, bool] = self._shared(settle, lambda row: row.conversation_id)
+        self.record: GroupCommit[Attempt, bool] = self._shared(record, lambda row: row.run.job_id)
+        self.apply_status: GroupCommit[ReportedStatus, bool] = self._shared(
+            apply_statuses, lambda row: row.update.external_id
+        )
+        self.put_off: GroupCommit[Setback, bool] = self._shared(put_off, lambda row: row.job_id)
+        self.give_up: GroupCommit[GivenUp, bool] = self._shared(
+            give_up, lambda row: row.consequence.conversation_id or row.run.job_id
+        )
+
+    def _shared(
+        self,
+        move: Callable[[Connection, Sequence[Row], Outbox], Awaitable[Sequence[Result]]],
+        key: Callable[[Row], Hashable],
+    ) -> GroupCommit[Row, Result]:
+        return GroupCommit(move, within=self._database.transaction, key=key, publish=self._publish)

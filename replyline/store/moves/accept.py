@@ -1,0 +1,61 @@
+"""The move `accept`: the door keeps a message that came in."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from replyline.jobs import IncomingMessageJob
+from replyline.store.database import Connection
+from replyline.store.outbox import Enqueue, Outbox, insert_jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """One message at the door; its job names customer, channel, message and trace."""
+
+    job: IncomingMessageJob
+    priority: int
+    dedupe_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What the sender may be told. A duplicate carries the ids of the first."""
+
+    job_id: uuid.UUID
+    message_id: uuid.UUID
+    trace_id: uuid.UUID
+    duplicate: bool
+
+
+_KNOWN = "SELECT dedupe_key, id, message_id, trace_id FROM jobs WHERE dedupe_key = ANY($1::text[])"
+
+
+def lane_key(job: IncomingMessageJob) -> str:
+    """What keeps the messages of one person in order until their conversation is known."""
+    return f"{job.channel_id}:{job.external_user_id}"
+
+
+async def accept(connection: Connection, rows: Sequence[Accept], outbox: Outbox) -> list[Accepted]:
+    """Insert a job for each message that is not known yet."""
+    enqueued = [_enqueue(row) for row in rows]
+    # In key order, so that two batches with the same keys cannot wait for each other.
+    inserted = await insert_jobs(connection, sorted(enqueued, key=lambda row: (row.dedupe_key or "", row.id)), outbox)
+    repeated = [row.dedupe_key for row in enqueued if row.id not in inserted]
+    known = {record["dedupe_key"]: record for record in await connection.fetch(_KNOWN, repeated)} if repeated else {}
+    results: list[Accepted] = []
+    for row in enqueued:
+        if row.id in inserted:
+            if row.job.message_id is None:
+                raise ValueError("an accepted job must name its message")
+            results.append(Accepted(row.id, row.job.message_id, row.trace_id, duplicate=False))
+        else:
+            first = known[row.dedupe_key]
+            results.append(Accepted(first["id"], first["message_id"], first["trace_id"], duplicate=True))
+    return results
+
+
+def _enqueue(row: Accept) -> Enqueue:
+    if row.job.customer_id is None or row.job.trace_id is None or row.job.channel_id is None:
+        raise ValueError("an accepted job must name its customer, channel and trace")
+    return Enqueue(row.job, row.priority, row.job.trace_id, dedupe_key=row.dedupe_key, lane_key=lane_key(row.job))

@@ -1,0 +1,156 @@
+"""The move `answer`: a turn's reply is committed, unless a newer message or a human came first."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum, auto
+
+from replyline.ids import new_id
+from replyline.jobs import AiProcessingJob
+from replyline.store.database import Connection
+from replyline.store.moves.lane import Utterance, say
+from replyline.store.moves.metering import Fact, meter
+from replyline.store.moves.work import LockedConversation, Run, finish, lock_conversations, save_conversations
+from replyline.store.outbox import Enqueue, Outbox, insert_jobs
+
+MAX_SUPERSEDES = 2
+"""A turn overtaken by newer messages is asked again this often; then its answer is sent anyway and the rest is the next turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class AiUse:
+    """What one provider call consumed; None where the provider did not say."""
+
+    provider: str
+    model: str
+    latency_ms: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int | None
+    cost: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply to the messages after `after_seq` through `through_seq`, given under owner epoch `owner_epoch`.
+
+    `text` is None where there was nothing to answer: the job ends if that still holds.
+    """
+
+    run: Run
+    job: AiProcessingJob
+    conversation_id: uuid.UUID
+    owner_epoch: int
+    after_seq: int
+    through_seq: int
+    text: str | None
+    use: AiUse | None
+
+
+class Answered(Enum):
+    """What became of it."""
+
+    COMMITTED = auto()
+    SUPERSEDED = auto()
+    """A newer message came: the job still waits and is to be asked again with all of them."""
+    OWNER_CHANGED = auto()
+    """A human took over (or the bot was turned off): the job is done, nothing is said."""
+    ALREADY_DONE = auto()
+
+
+_WAITING = "SELECT id, supersedes FROM jobs WHERE id = ANY($1::uuid[]) AND state = 'WAITING'"
+_SUPERSEDE = "UPDATE jobs SET supersedes = supersedes + 1 WHERE id = ANY($1::uuid[]) AND state = 'WAITING'"
+
+
+async def answer(connection: Connection, rows: Sequence[Answer], outbox: Outbox) -> list[Answered]:
+    """Commit the replies that still stand."""
+    locked = await lock_conversations(connection, [row.conversation_id for row in rows])
+    supersedes: dict[uuid.UUID, int] = {
+        record["id"]: record["supersedes"]
+        for record in await connection.fetch(_WAITING, [row.run.job_id for row in rows])
+    }
+    results = [_judge(row, locked.get(row.conversation_id), supersedes) for row in rows]
+    await _finish_judged(connection, rows, results)
+    committed = [row for row, result in zip(rows, results, strict=True) if result is Answered.COMMITTED]
+    spoken = [
+        (row, _utterance(row, row.text, locked[row.conversation_id])) for row in committed if row.text is not None
+    ]
+    heads = await say(connection, [utterance for _, utterance in spoken], outbox)
+    turns = [turn for row in committed if (turn := _rest(row, locked[row.conversation_id])) is not None]
+    await save_conversations(connection, {row.conversation_id: locked[row.conversation_id] for row in committed})
+    said = {row.run.job_id: utterance.message_id for row, utterance in spoken}
+    await meter(connection, _facts(rows, locked, supersedes, said))
+    await insert_jobs(connection, [*heads, *turns], outbox)
+    return results
+
+
+def _judge(row: Answer, conversation: LockedConversation | None, supersedes: Mapping[uuid.UUID, int]) -> Answered:
+    if row.run.job_id not in supersedes:
+        return Answered.ALREADY_DONE
+    if conversation is None or conversation.owner != "BOT" or conversation.owner_epoch != row.owner_epoch:
+        return Answered.OWNER_CHANGED
+    replayed = row.job.through_seq is not None
+    overtaken = conversation.last_inbound_seq > row.through_seq
+    if overtaken and not replayed and (row.text is None or supersedes[row.run.job_id] < MAX_SUPERSEDES):
+        return Answered.SUPERSEDED
+    return Answered.COMMITTED
+
+
+async def _finish_judged(connection: Connection, rows: Sequence[Answer], results: Sequence[Answered]) -> None:
+    ending = (Answered.COMMITTED, Answered.OWNER_CHANGED)
+    await finish(connection, [row.run for row, result in zip(rows, results, strict=True) if result in ending])
+    superseded = [row.run.job_id for row, result in zip(rows, results, strict=True) if result is Answered.SUPERSEDED]
+    if superseded:
+        await connection.execute(_SUPERSEDE, superseded)
+
+
+def _utterance(row: Answer, text: str, conversation: LockedConversation) -> Utterance:
+    conversation.answered_seq = max(conversation.answered_seq, row.through_seq)
+    return Utterance(
+        conversation,
+        text,
+        row.job.trace_id or row.run.job_id,
+        message_id=new_id(),
+        parent_id=row.run.job_id,
+        turn_after_seq=row.after_seq,
+        turn_through_seq=row.through_seq,
+    )
+
+
+def _rest(row: Answer, conversation: LockedConversation) -> Enqueue | None:
+    """The next turn, where the answer was sent although newer messages had come."""
+    if conversation.last_inbound_seq <= conversation.answered_seq:
+        return None
+    return conversation.next_turn(row.job.trace_id or row.run.job_id, row.run.job_id)
+
+
+def _facts(
+    rows: Sequence[Answer],
+    locked: Mapping[uuid.UUID, LockedConversation],
+    supersedes: Mapping[uuid.UUID, int],
+    said: Mapping[uuid.UUID, uuid.UUID],
+) -> list[Fact]:
+    """Each provider call of a job is metered once, also when its answer was not used: it was paid for."""
+    return [
+        Fact(
+            key=f"ai_answer:{row.run.job_id}:{supersedes[row.run.job_id]}:{row.job.through_seq or 0}",
+            kind="ai_answer",
+            customer_id=conversation.customer_id,
+            channel=conversation.channel,
+            chatbot_id=conversation.chatbot_id,
+            conversation_id=conversation.id,
+            message_id=said.get(row.run.job_id),
+            provider=row.use.provider,
+            model=row.use.model,
+            input_tokens=row.use.input_tokens,
+            output_tokens=row.use.output_tokens,
+            cached_tokens=row.use.cached_tokens,
+            cost=row.use.cost,
+            latency_ms=row.use.latency_ms,
+        )
+        for row in rows
+        if row.use is not None
+        and row.run.job_id in supersedes
+        and (conversation := locked.get(row.conversation_id)) is not None
+    ]

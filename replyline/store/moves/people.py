@@ -1,0 +1,139 @@
+"""Finding the contact and the conversation that a message belongs to, or making them; safe against racing first messages."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from replyline.ids import new_id
+from replyline.jobs import IncomingMessageJob
+from replyline.store.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a message belongs, and the quiet window (seconds) that its chatbot keeps there."""
+
+    conversation_id: uuid.UUID
+    window_s: float
+    window_max_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    customer_id: uuid.UUID
+    chatbot_id: uuid.UUID
+    contact_id: uuid.UUID | None
+    conversation_id: uuid.UUID | None
+    window_s: float
+    window_max_s: float
+
+
+# The channel's own customer decides, never the payload's: a forged id finds nothing.
+_FIND = """
+SELECT r.ord, c.customer_id, c.chatbot_id, i.contact_id, coalesce(named.id, v.id) AS conversation_id,
+       CASE WHEN c.kind = 'WIDGET' THEN b.quiet_window_widget_s ELSE b.quiet_window_whatsapp_s END AS window_s,
+       b.quiet_window_max_s AS window_max_s
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::uuid[]) WITH ORDINALITY
+  AS r (channel_id, kind, value, conversation_id, customer_id, ord)
+JOIN channels c ON c.id = r.channel_id AND c.customer_id = r.customer_id
+JOIN chatbots b ON b.id = c.chatbot_id
+LEFT JOIN contact_identities i ON i.channel_id = c.id AND i.kind = r.kind AND i.value = r.value
+LEFT JOIN conversations named ON named.id = r.conversation_id AND named.channel_id = c.id
+LEFT JOIN conversations v ON v.channel_id = c.id AND v.contact_id = i.contact_id AND v.chatbot_id = c.chatbot_id
+"""
+
+_NEW_CONTACTS = """
+INSERT INTO contacts (id, customer_id, channel_id, name)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[])
+"""
+
+# A racing first message waits here for the other's commit, then does nothing: one identity, one contact.
+_NEW_IDENTITIES = """
+INSERT INTO contact_identities (channel_id, kind, value, customer_id, contact_id)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::uuid[])
+ON CONFLICT (channel_id, kind, value) DO NOTHING
+RETURNING contact_id
+"""
+
+_UNUSED_CONTACTS = "DELETE FROM contacts WHERE id = ANY($1::uuid[])"
+
+_NEW_CONVERSATIONS = """
+INSERT INTO conversations (id, customer_id, chatbot_id, channel_id, contact_id, reply_to)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[])
+ON CONFLICT DO NOTHING
+"""
+
+
+async def find_places(connection: Connection, messages: Sequence[IncomingMessageJob]) -> list[Place | None]:
+    """The place of each message, made where it does not exist.
+
+    None where the customer has no such channel, or the named conversation is not the channel's.
+    """
+    found = await _find(connection, messages)
+    strangers = [index for index, row in enumerate(found) if row is not None and row.contact_id is None]
+    if strangers:
+        await _make_contacts(connection, [messages[index] for index in strangers])
+        found = await _find(connection, messages)
+    unknown = [index for index, row in enumerate(found) if row is not None and row.conversation_id is None]
+    if unknown:
+        await _make_conversations(connection, [(messages[index], found[index]) for index in unknown])
+        found = await _find(connection, messages)
+    return [
+        Place(row.conversation_id, row.window_s, row.window_max_s) if row and row.conversation_id else None
+        for row in found
+    ]
+
+
+async def _find(connection: Connection, messages: Sequence[IncomingMessageJob]) -> list[_Found | None]:
+    found: list[_Found | None] = [None] * len(messages)
+    for record in await connection.fetch(
+        _FIND,
+        [message.channel_id for message in messages],
+        [message.identity_kind or "external" for message in messages],
+        [message.external_user_id for message in messages],
+        [message.conversation_id for message in messages],
+        [message.customer_id for message in messages],
+    ):
+        fields = dict(record)
+        found[fields.pop("ord") - 1] = _Found(**fields)
+    return found
+
+
+async def _make_contacts(connection: Connection, messages: Sequence[IncomingMessageJob]) -> None:
+    new = {
+        (str(message.channel_id), message.identity_kind or "external", message.external_user_id): message
+        for message in messages
+    }
+    rows = [(new_id(), new[identity]) for identity in sorted(new)]
+    ids = [contact_id for contact_id, _ in rows]
+    customers = [message.customer_id for _, message in rows]
+    channels = [message.channel_id for _, message in rows]
+    await connection.execute(_NEW_CONTACTS, ids, customers, channels, [message.contact_name for _, message in rows])
+    used = await connection.fetch(
+        _NEW_IDENTITIES,
+        channels,
+        [message.identity_kind or "external" for _, message in rows],
+        [message.external_user_id for _, message in rows],
+        customers,
+        ids,
+    )
+    unused = set(ids) - {record["contact_id"] for record in used}
+    if unused:
+        await connection.execute(_UNUSED_CONTACTS, list(unused))
+
+
+async def _make_conversations(connection: Connection, rows: Sequence[tuple[IncomingMessageJob, _Found | None]]) -> None:
+    new: dict[tuple[str, str], tuple[IncomingMessageJob, _Found]] = {}
+    for message, found in rows:
+        if found is not None:
+            new.setdefault((str(message.channel_id), str(found.contact_id)), (message, found))
+    ordered = [new[key] for key in sorted(new)]
+    await connection.execute(
+        _NEW_CONVERSATIONS,
+        [message.conversation_id or new_id() for message, _ in ordered],
+        [found.customer_id for _, found in ordered],
+        [found.chatbot_id for _, found in ordered],
+        [message.channel_id for message, _ in ordered],
+        [found.contact_id for _, found in ordered],
+        [message.reply_to or message.external_user_id for message, _ in ordered],
+    )

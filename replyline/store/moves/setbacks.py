@@ -1,0 +1,84 @@
+"""Moves of a job that did not succeed but is not given up: it is put off, and keeps what went wrong."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from replyline.store.database import Connection
+from replyline.store.outbox import Outbox
+
+MAX_ERRORS_KEPT = 20
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """One failed try, with secrets and personal text already redacted. `at` is ISO 8601, UTC."""
+
+    at: str
+    attempt: int
+    worker: str
+    reason: str
+    message: str
+    stack: str
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """The job runs again in `after_s` seconds. With a `failure` an attempt was used; without one it only waits."""
+
+    job_id: uuid.UUID
+    after_s: float
+    wait_reason: str
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a job has come: what the decision about its next try needs."""
+
+    attempts: int
+    postponed_s: float
+    waiting: bool
+
+
+_WRITE = """
+UPDATE jobs j
+SET run_at = now() + make_interval(secs => r.after_s), wait_reason = r.wait_reason,
+    attempts = j.attempts + (r.failure IS NOT NULL)::int,
+    errors = CASE WHEN r.failure IS NULL THEN j.errors ELSE keep_last(j.errors || r.failure::jsonb, $5) END,
+    postponed_since = CASE WHEN r.failure IS NULL THEN coalesce(j.postponed_since, now()) END
+FROM unnest($1::uuid[], $2::float8[], $3::text[], $4::text[]) AS r (id, after_s, wait_reason, failure)
+WHERE j.id = r.id AND j.state = 'WAITING'
+RETURNING j.id
+"""
+
+_STANDING = """
+SELECT id, attempts, state = 'WAITING' AS waiting,
+       coalesce(extract(epoch FROM now() - postponed_since), 0)::float8 AS postponed_s
+FROM jobs WHERE id = ANY($1::uuid[])
+"""
+
+
+async def put_off(connection: Connection, rows: Sequence[Setback], outbox: Outbox) -> list[bool]:
+    """Write the setbacks; False where another run had finished the job meanwhile."""
+    ordered = sorted(rows, key=lambda row: row.job_id)
+    records = await connection.fetch(
+        _WRITE,
+        [row.job_id for row in ordered],
+        [row.after_s for row in ordered],
+        [row.wait_reason for row in ordered],
+        [None if row.failure is None else msgspec.json.encode(row.failure).decode() for row in ordered],
+        MAX_ERRORS_KEPT,
+    )
+    written = {record["id"] for record in records}
+    return [row.job_id in written for row in rows]
+
+
+async def standings(connection: Connection, job_ids: Sequence[uuid.UUID], _outbox: Outbox) -> list[Standing | None]:
+    """The standing of each job; None where there is no row."""
+    found = {
+        record["id"]: Standing(record["attempts"], record["postponed_s"], record["waiting"])
+        for record in await connection.fetch(_STANDING, job_ids)
+    }
+    return [found.get(job_id) for job_id in job_ids]

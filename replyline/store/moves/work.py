@@ -1,0 +1,125 @@
+"""Finishing jobs and locking conversations: what every move does first."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from replyline.jobs import AiProcessingJob, ChannelKind
+from replyline.store.database import Connection
+from replyline.store.outbox import Enqueue
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of one job by one worker."""
+
+    job_id: uuid.UUID
+    started_at: datetime
+    worker: str
+    repeated: bool = False
+    """Whether an earlier run of the job may have died in the middle of what it did."""
+
+
+@dataclass(slots=True)
+class LockedConversation:
+    """The row that decides, locked until the transaction ends. Moves change it in place; `save` writes it back."""
+
+    id: uuid.UUID
+    customer_id: uuid.UUID
+    chatbot_id: uuid.UUID
+    channel_id: uuid.UUID
+    channel: ChannelKind
+    contact_id: uuid.UUID
+    priority: int
+    owner: str
+    owner_epoch: int
+    last_seq: int
+    last_inbound_seq: int
+    answered_seq: int
+    lane_length: int
+    reply_to: str
+    seconds_since_fallback: float | None
+    wrote_now: bool = False
+    fell_back_now: bool = False
+
+    def next_seq(self) -> int:
+        """The next place in the conversation."""
+        self.last_seq += 1
+        return self.last_seq
+
+    def next_turn(self, trace_id: uuid.UUID, parent_id: uuid.UUID) -> Enqueue:
+        """The job that answers what has come since the last turn, due at once."""
+        job = AiProcessingJob(customer_id=self.customer_id, trace_id=trace_id, conversation_id=self.id)
+        return Enqueue(job, self.priority, trace_id, parent_id=parent_id)
+
+
+# OF v: the joined rows are only read. In id order, so that two transactions never wait for each other.
+_LOCK = """
+SELECT v.id, v.customer_id, v.chatbot_id, v.channel_id, c.kind AS channel, v.contact_id, u.priority::int AS priority, v.owner,
+       v.owner_epoch, v.last_seq, v.last_inbound_seq, v.answered_seq, v.lane_length, v.reply_to,
+       extract(epoch FROM now() - v.fallback_at)::float8 AS seconds_since_fallback
+FROM conversations v JOIN channels c ON c.id = v.channel_id JOIN customers u ON u.id = v.customer_id
+WHERE v.id = ANY($1::uuid[]) ORDER BY v.id FOR UPDATE OF v
+"""
+
+_SAVE = """
+UPDATE conversations v
+SET last_seq = r.last_seq, last_inbound_seq = r.last_inbound_seq, answered_seq = r.answered_seq, lane_length = r.lane_length,
+    reply_to = r.reply_to, updated_at = now(),
+    last_inbound_at = CASE WHEN r.wrote_now THEN now() ELSE v.last_inbound_at END,
+    fallback_at = CASE WHEN r.fell_back_now THEN now() ELSE v.fallback_at END
+FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::text[], $7::bool[], $8::bool[])
+  AS r (id, last_seq, last_inbound_seq, answered_seq, lane_length, reply_to, wrote_now, fell_back_now)
+WHERE v.id = r.id
+"""
+
+_FINISH = """
+UPDATE jobs j
+SET state = 'DONE', finished_at = now(), started_at = r.started_at, worker = r.worker, wait_reason = NULL
+FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS r (id, started_at, worker)
+WHERE j.id = r.id AND j.state = 'WAITING'
+RETURNING j.id
+"""
+
+
+async def lock_conversations(
+    connection: Connection, ids: Sequence[uuid.UUID | None]
+) -> dict[uuid.UUID, LockedConversation]:
+    """Lock the conversations in id order and return them as they are now."""
+    wanted = sorted({id_ for id_ in ids if id_ is not None})
+    if not wanted:
+        return {}
+    return {record["id"]: LockedConversation(**dict(record)) for record in await connection.fetch(_LOCK, wanted)}
+
+
+async def save_conversations(connection: Connection, locked: Mapping[uuid.UUID, LockedConversation]) -> None:
+    """Write back what a move changed on the conversations it locked."""
+    rows = list(locked.values())
+    if not rows:
+        return
+    await connection.execute(
+        _SAVE,
+        [row.id for row in rows],
+        [row.last_seq for row in rows],
+        [row.last_inbound_seq for row in rows],
+        [row.answered_seq for row in rows],
+        [row.lane_length for row in rows],
+        [row.reply_to for row in rows],
+        [row.wrote_now for row in rows],
+        [row.fell_back_now for row in rows],
+    )
+
+
+async def finish(connection: Connection, runs: Sequence[Run]) -> set[uuid.UUID]:
+    """Mark the jobs DONE that are still WAITING and return their ids.
+
+    This is the idempotency of every processor: a job that is not returned was finished by another run, and nothing else of its
+    row may be written.
+    """
+    if not runs:
+        return set()
+    records = await connection.fetch(
+        _FINISH, [run.job_id for run in runs], [run.started_at for run in runs], [run.worker for run in runs]
+    )
+    return {record["id"] for record in records}

@@ -1,0 +1,38 @@
+"""The hot path's reads: what concurrent jobs ask for in the same moment is asked once."""
+
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from replyline.store.database import Connection, Database
+from replyline.store.deliveries import Delivery, read_deliveries
+from replyline.store.group_commit import GroupCommit
+from replyline.store.moves.setbacks import Standing, standings
+from replyline.store.outbound import Outbound, read_outbound
+from replyline.store.outbox import NewJob, Outbox
+from replyline.store.turns import OpenTurn, Turn, open_turns
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+
+
+class Reads:
+    """Every batched read. Each row is its own key: reads need no order."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.open_turn: GroupCommit[OpenTurn, Turn | None] = self._shared(open_turns)
+        self.outbound: GroupCommit[uuid.UUID, Outbound | None] = self._shared(read_outbound)
+        self.delivery: GroupCommit[tuple[uuid.UUID, uuid.UUID], Delivery | None] = self._shared(read_deliveries)
+        self.standing: GroupCommit[uuid.UUID, Standing | None] = self._shared(standings)
+
+    def _shared(
+        self, read: Callable[[Connection, Sequence[Row], Outbox], Awaitable[Sequence[Result]]]
+    ) -> GroupCommit[Row, Result]:
+        return GroupCommit(
+            read, within=self._database.connection, key=lambda _row: object(), publish=_nothing_to_publish
+        )
+
+
+def _nothing_to_publish(jobs: Sequence[NewJob]) -> None:
+    raise RuntimeError(f"a read must not enqueue jobs, but {len(jobs)} came out of one")

@@ -1,0 +1,100 @@
+"""Looking for work that fell through, and clearing away what was kept long enough."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from replyline.store.database import Connection
+from replyline.store.outbox import NewJob, Outbox
+
+
+@dataclass(frozen=True, slots=True)
+class DueJob:
+    """A waiting job whose time has come."""
+
+    id: uuid.UUID
+    queue: str
+    generation: int
+    run_at: datetime
+
+    @property
+    def bullmq_id(self) -> str:
+        """The id that BullMQ should know it by."""
+        return f"{self.id}-{self.generation}"
+
+
+_DUE = """
+SELECT id, queue, generation, run_at FROM jobs
+WHERE state = 'WAITING' AND run_at < now() - make_interval(secs => $1)
+  AND ($2::timestamptz IS NULL OR (run_at, id) > ($2, $3))
+ORDER BY run_at, id LIMIT $4
+"""
+
+# The next generation, because the lost one may have run: whoever runs this one must look before it acts.
+_REPUBLISH = """
+UPDATE jobs j SET generation = j.generation + 1
+FROM unnest($1::uuid[], $2::int[]) AS r (id, generation)
+WHERE j.id = r.id AND j.generation = r.generation AND j.state = 'WAITING' AND j.run_at < now()
+RETURNING j.id, j.queue, j.name, j.payload::text AS payload, j.priority::int AS priority, j.generation
+"""
+
+_PURGE_DONE = """
+DELETE FROM jobs WHERE id IN (
+    SELECT id FROM jobs WHERE state = 'DONE'
+      AND finished_at < now() - make_interval(secs => $1 + CASE WHEN dedupe_key IS NULL THEN 0 ELSE 86400 END) LIMIT $2
+)
+"""
+_PURGE_DEAD = """
+DELETE FROM jobs WHERE id IN (
+    SELECT id FROM jobs WHERE state = 'DEAD' AND finished_at < now() - make_interval(secs => $1) LIMIT $2
+)
+"""
+_PURGE_EVENTS = """
+DELETE FROM webhook_events WHERE id IN (
+    SELECT id FROM webhook_events WHERE status <> 'PENDING' AND finished_at < now() - make_interval(secs => $1) LIMIT $2
+)
+"""
+
+
+async def due_jobs(connection: Connection, *, grace_s: float, after: DueJob | None, limit: int) -> Sequence[DueJob]:
+    """A page of waiting jobs that have been due for `grace_s` seconds, oldest first, after the one given."""
+    records = await connection.fetch(_DUE, grace_s, after and after.run_at, after and after.id, limit)
+    return [DueJob(**dict(record)) for record in records]
+
+
+async def republish(connection: Connection, lost: Sequence[DueJob], outbox: Outbox) -> int:
+    """Give jobs that BullMQ lost a new generation and publish it; those finished or republished meanwhile are left alone."""
+    ordered = sorted(lost, key=lambda job: job.id)
+    records = await connection.fetch(_REPUBLISH, [job.id for job in ordered], [job.generation for job in ordered])
+    # Oldest first, so that a conversation's messages come back in the order of their arrival.
+    for record in sorted(records, key=lambda record: record["id"]):
+        outbox.extend(
+            [
+                NewJob(
+                    record["id"],
+                    record["queue"],
+                    record["name"],
+                    record["payload"].encode(),
+                    record["priority"],
+                    generation=record["generation"],
+                )
+            ]
+        )
+    return len(records)
+
+
+async def purge(connection: Connection, *, keep_jobs_s: float, keep_dead_letters_s: float, limit: int = 5000) -> int:
+    """Delete at most `limit` rows of each kind that were kept long enough; returns how many went.
+
+    A job with a dedupe key is kept a day longer than the others: Meta repeats callbacks for 7 days (WhatsApp Cloud API,
+    "Webhooks": retried with decreasing frequency for up to 7 days).
+    """
+    gone = 0
+    for statement, keep_s in (
+        (_PURGE_DONE, keep_jobs_s),
+        (_PURGE_DEAD, keep_dead_letters_s),
+        (_PURGE_EVENTS, keep_dead_letters_s),
+    ):
+        gone += int((await connection.execute(statement, keep_s, limit)).rsplit(" ", 1)[-1])
+    return gone
