@@ -1,10 +1,12 @@
 """Every metric of Replyline, in one place; names are part of the public surface."""
 
+import time
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 REGISTRY = CollectorRegistry()
-# `replyline_jobs` (a gauge) and `replyline_jobs_total` (a counter) are two metrics to Prometheus' text format, but one name to the
-# client library's registry: so the gauges of the queues have a registry of their own.
+# `replyline_jobs` (a gauge) and `replyline_jobs_total` (a counter) are two metrics to Prometheus' text format, but one name to
+# the client library's registry: so the gauges of the queues have a registry of their own.
 _QUEUES = CollectorRegistry()
 
 _WAITS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -37,6 +39,12 @@ unpublished_jobs = Gauge(
 republished_jobs_total = Counter(
     "replyline_republished_jobs", "Jobs that the sweeper found lost and published again", ["queue"], registry=REGISTRY
 )
+stale_notices_total = Counter(
+    "replyline_stale_notices",
+    "Dead letters replayed or discarded while Redis was away: BullMQ's `dead-letter` queue still shows them",
+    registry=REGISTRY,
+)
+redis_up = Gauge("replyline_redis_up", "Whether Redis answered when the gauges were last read", registry=REGISTRY)
 callbacks_total = Counter(
     "replyline_callbacks", "Callbacks at the door, by what became of them", ["channel", "outcome"], registry=REGISTRY
 )
@@ -65,6 +73,11 @@ webhook_attempts_total = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, as BullMQ stamps its jobs."""
+    return time.time_ns() // 1_000_000
 
 
 def render() -> bytes:

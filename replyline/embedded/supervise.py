@@ -5,9 +5,7 @@ import fcntl
 import os
 import signal
 import subprocess
-import sys
 import tempfile
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -16,8 +14,8 @@ from pathlib import Path
 
 from replyline.embedded.errors import EmbeddedFailed
 from replyline.embedded.folder import Account, DataFolder, open_lock_file
+from replyline.embedded.spawn import Streams, spawn
 
-_LAUNCHER = Path(__file__).with_name("launch.py")
 _LOOK_EVERY_S = 0.01
 _EXIT_LOOK_EVERY_S = 0.1
 _LEAVE_ALONE_S = 2.0  # a server whose parent died is stopping by itself: give it this long before it is told to
@@ -149,24 +147,19 @@ class Supervised(ABC):
         lock = self._server_lock
         if lock is None:
             raise RuntimeError("the server lock is not held")
-        bind = sys.platform == "linux" and threading.current_thread() is threading.main_thread()
-        account = self.account or Account(-1, -1)
-        self._watched = not bind
-        order = ["bind" if bind else "watch", os.getpid(), int(death_signal), lock, account.uid, account.gid]
-        os.ftruncate(lock, 0)
         with self.log.open("ab") as log, tempfile.TemporaryFile() as text:
             text.write(stdin)
             text.seek(0)
-            return subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_LAUNCHER), *map(str, order), *command],
-                stdin=text,
-                stdout=log,
-                stderr=log,
-                env=_ENVIRONMENT,
-                cwd="/",
-                pass_fds=[lock],
-                start_new_session=True,  # Ctrl-C must not stop the server before the workers have drained
+            process, self._watched = spawn(
+                command,
+                death_signal=death_signal,
+                lock=lock,
+                account=self.account,
+                environment=_ENVIRONMENT,
+                streams=Streams(text.fileno(), log.fileno(), log.fileno()),
+                folder="/",
             )
+        return process
 
     async def _come_up(self, process: "subprocess.Popen[bytes]", deadline: float, timeout_s: float) -> None:
         while not await self._answers():

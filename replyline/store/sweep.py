@@ -1,7 +1,8 @@
 """Looking for work that fell through, and clearing away what was kept long enough."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -23,6 +24,8 @@ class DueJob:
         """The id that BullMQ should know it by."""
         return f"{self.id}-{self.generation}"
 
+
+_SWEEPING = 0x73776565  # "swee": one sweep at a time, whichever process makes it
 
 _DUE = """
 SELECT id, queue, generation, run_at FROM jobs
@@ -55,6 +58,17 @@ DELETE FROM webhook_events WHERE id IN (
     SELECT id FROM webhook_events WHERE status <> 'PENDING' AND finished_at < now() - make_interval(secs => $1) LIMIT $2
 )
 """
+
+
+@asynccontextmanager
+async def alone(connection: Connection) -> AsyncIterator[bool]:
+    """Whether this process is the one that sweeps until the end of the block; the lock goes with the connection."""
+    mine = bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", _SWEEPING))
+    try:
+        yield mine
+    finally:
+        if mine:
+            await connection.execute("SELECT pg_advisory_unlock($1)", _SWEEPING)
 
 
 async def due_jobs(connection: Connection, *, grace_s: float, after: DueJob | None, limit: int) -> Sequence[DueJob]:

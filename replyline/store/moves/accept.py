@@ -4,6 +4,10 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
+from replyline.errors import Permanent
+from replyline.ids import new_id
 from replyline.jobs import IncomingMessageJob
 from replyline.store.database import Connection
 from replyline.store.outbox import Enqueue, Outbox, insert_jobs
@@ -28,12 +32,52 @@ class Accepted:
     duplicate: bool
 
 
+_CHANNELS = """
+SELECT c.id, c.customer_id, u.priority::int AS priority FROM channels c JOIN customers u ON u.id = c.customer_id
+WHERE c.chatbot_id = $1 AND c.kind = $2 AND ($3::uuid IS NULL OR c.id = $3) AND ($4::uuid IS NULL OR c.customer_id = $4)
+  AND c.enabled
+ORDER BY c.id LIMIT 2
+"""
+
 _KNOWN = "SELECT dedupe_key, id, message_id, trace_id FROM jobs WHERE dedupe_key = ANY($1::text[])"
+
+
+def dedupe_key(channel_id: uuid.UUID, external_message_id: str) -> str:
+    """What makes a repeated message recognisable: the channel's own id of it."""
+    return f"{channel_id}:{external_message_id}"
 
 
 def lane_key(job: IncomingMessageJob) -> str:
     """What keeps the messages of one person in order until their conversation is known."""
     return f"{job.channel_id}:{job.external_user_id}"
+
+
+async def address(
+    connection: Connection, job: IncomingMessageJob, *, customer_id: uuid.UUID | None, unnamed: str | None = None
+) -> Accept:
+    """Fill in what the sender of a message could not know: its customer, channel and priority, and ids where they are missing.
+
+    A message with an `externalMessageId` is accepted once in its channel; one without, once for each `unnamed` key.
+
+    Raises:
+        Permanent: the chatbot has no channel of that kind (of that customer, where one is given), or several and the job does
+            not say which.
+    """
+    channels = await connection.fetch(_CHANNELS, job.chatbot_id, job.channel, job.channel_id, customer_id)
+    if len(channels) != 1:
+        count = "no" if not channels else "more than one"
+        hint = "; name one by channelId" if channels else ""
+        raise Permanent(f"chatbot {job.chatbot_id} has {count} {job.channel} channel{hint}", reason="unknown_channel")
+    channel = channels[0]
+    full = msgspec.structs.replace(
+        job,
+        customer_id=channel["customer_id"],
+        channel_id=channel["id"],
+        message_id=job.message_id or new_id(),
+        trace_id=job.trace_id or new_id(),
+    )
+    key = dedupe_key(channel["id"], job.external_message_id) if job.external_message_id else unnamed
+    return Accept(full, channel["priority"], key)
 
 
 async def accept(connection: Connection, rows: Sequence[Accept], outbox: Outbox) -> list[Accepted]:

@@ -6,11 +6,10 @@ from datetime import datetime
 
 import msgspec
 
-from replyline.errors import Permanent
 from replyline.ids import new_id
 from replyline.jobs import IncomingMessageJob
 from replyline.store.database import Connection
-from replyline.store.moves.accept import lane_key
+from replyline.store.moves.accept import address, lane_key
 from replyline.store.moves.setbacks import Failure
 from replyline.store.outbox import Enqueue, Outbox, insert_jobs
 
@@ -26,36 +25,19 @@ class Adopted:
     job: IncomingMessageJob
 
 
-_CHANNELS = """
-SELECT c.id, c.customer_id, u.priority::int AS priority FROM channels c JOIN customers u ON u.id = c.customer_id
-WHERE c.chatbot_id = $1 AND c.kind = $2 AND ($3::uuid IS NULL OR c.id = $3) AND c.enabled ORDER BY c.id LIMIT 2
-"""
-
 _KNOWN = "SELECT id, payload::text AS payload FROM jobs WHERE dedupe_key = $1"
 
 
 async def adopt(connection: Connection, bullmq_id: str, job: IncomingMessageJob) -> Adopted:
     """Give the foreign job `bullmq_id` a row, or find the one it has; the caller's transaction commits it.
 
-    A message with an `externalMessageId` is deduplicated like one that came through the door.
-
     Raises:
-        Permanent: the chatbot has no channel of that kind, or several and the payload does not say which.
+        Permanent: see `address`.
     """
-    channels = await connection.fetch(_CHANNELS, job.chatbot_id, job.channel, job.channel_id)
-    if len(channels) != 1:
-        count = "no" if not channels else "more than one"
-        raise Permanent(f"chatbot {job.chatbot_id} has {count} {job.channel} channel", reason="unknown_channel")
-    channel = channels[0]
-    full = msgspec.structs.replace(
-        job,
-        customer_id=channel["customer_id"],
-        channel_id=channel["id"],
-        message_id=job.message_id or new_id(),
-        trace_id=job.trace_id or new_id(),
-    )
-    key = f"{channel['id']}:{job.external_message_id}" if job.external_message_id else f"bullmq:{job.queue}:{bullmq_id}"
-    row = Enqueue(full, channel["priority"], full.trace_id or new_id(), dedupe_key=key, lane_key=lane_key(full))
+    accepted = await address(connection, job, customer_id=None, unnamed=f"bullmq:{job.queue}:{bullmq_id}")
+    full = accepted.job
+    key = accepted.dedupe_key
+    row = Enqueue(full, accepted.priority, full.trace_id or new_id(), dedupe_key=key, lane_key=lane_key(full))
     # Not to be published: BullMQ already has it, under its own id.
     if row.id in await insert_jobs(connection, [row], Outbox()):
         return Adopted(row.id, full)
@@ -74,7 +56,7 @@ ON CONFLICT (dedupe_key) WHERE dedupe_key IS NOT NULL DO NOTHING
 
 
 async def bury_foreign(
-    connection: Connection, queue: str, bullmq_id: str, name: str, data: bytes, reason: str, failure: Failure
+    connection: Connection, *, queue: str, bullmq_id: str, name: str, data: bytes, reason: str, failure: Failure
 ) -> None:
     """Keep a foreign job that cannot become one of ours as a dead letter of no customer, so that it is not lost silently."""
     try:

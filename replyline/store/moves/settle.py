@@ -35,7 +35,9 @@ WHERE m.id = r.id
 _UNKNOWN = """
 UPDATE messages SET status = 'UNKNOWN', unknown_since = now() WHERE id = $1 AND customer_id = $2 AND status = 'SENDING'
 """
-_SENDING = "UPDATE messages SET status = 'SENDING', unknown_since = NULL WHERE id = $1 AND customer_id = $2 AND status = 'UNKNOWN'"
+_SENDING = """
+UPDATE messages SET status = 'SENDING', unknown_since = NULL WHERE id = $1 AND customer_id = $2 AND status IN ('UNKNOWN', 'QUEUED')
+"""
 
 
 async def settle(connection: Connection, rows: Sequence[Settle], outbox: Outbox) -> list[bool]:

@@ -1,0 +1,254 @@
+"""The composition root: every part of Replyline, made once, joined here and nowhere else."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import aiohttp
+
+from replyline import jobs, metrics, webhooks
+from replyline.broker import Broker, BrokerUnavailable
+from replyline.channels import ChannelAccount
+from replyline.ids import new_id
+from replyline.jobs import ANY_JOB, DEAD_LETTER, IncomingMessageJob
+from replyline.providers import Provider, open_provider
+from replyline.publisher import Publisher
+from replyline.settings import Settings, SettingsError, open_vault
+from replyline.store import channels as channel_records
+from replyline.store import customers, dead_letters
+from replyline.store.api_keys import KeyHolders
+from replyline.store.database import Database
+from replyline.store.moves import Moves
+from replyline.store.moves.accept import Accepted, address
+from replyline.store.moves.dead_letters import DeadLetter, discard, replay
+from replyline.store.outbox import Enqueue, Outbox, insert_jobs
+from replyline.store.reads import Reads
+from replyline.store.recently import Recently
+from replyline.vault import Vault
+
+_GAUGES_TIMEOUT_S = 3.0
+
+
+class App:
+    """Everything a process works with. Made by `open_app`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        vault: Vault,
+        broker: Broker,
+        publisher: Publisher,
+        http: aiohttp.ClientSession,
+        webhook_http: aiohttp.ClientSession,
+    ) -> None:
+        self.settings = settings
+        self.database = database
+        self.vault = vault
+        self.broker = broker
+        self.publisher = publisher
+        self.http = http
+        self.webhook_http = webhook_http
+        self.moves = Moves(database, publisher.publish)
+        self.reads = Reads(database)
+        self.key_holders = KeyHolders(database)
+        self._providers: dict[str, Provider] = {}
+        self._accounts: Recently[uuid.UUID, ChannelAccount] = Recently()
+        self._accounts_by_key: Recently[str, ChannelAccount] = Recently()
+        self._priorities: Recently[uuid.UUID, int] = Recently()
+
+    async def account(self, channel_id: uuid.UUID) -> ChannelAccount | None:
+        """The connected account, as it is or was at most 5 seconds ago; disabled ones too, None where there is none."""
+
+        async def read() -> ChannelAccount | None:
+            row = await channel_records.find(self.database, channel_id)
+            return None if row is None else self._account(row)
+
+        return await self._accounts.get(channel_id, read)
+
+    async def account_by_key(self, channel_key: str) -> ChannelAccount | None:
+        """The account that a callback URL names, at most 5 seconds old; None where there is none or it is disabled."""
+
+        async def read() -> ChannelAccount | None:
+            row = await channel_records.find_by_key(self.database, channel_key)
+            return None if row is None or not row.enabled else self._account(row)
+
+        return await self._accounts_by_key.get(channel_key, read)
+
+    def _account(self, row: channel_records.Channel) -> ChannelAccount:
+        defaults = {"graph_base": self.settings.graph_base, "graph_version": self.settings.graph_version}
+        return ChannelAccount(
+            id=row.id,
+            customer_id=row.customer_id,
+            chatbot_id=row.chatbot_id,
+            kind=row.kind,
+            channel_key=row.channel_key,
+            external_id=row.external_id,
+            config={**(defaults if row.kind == "WHATSAPP_CLOUD" else {}), **row.config},
+            secrets=row.open_secrets(self.vault),
+        )
+
+    async def priority_of(self, customer_id: uuid.UUID) -> int:
+        """The priority (1, 3 or 5) that the customer's plan buys, at most 5 seconds old; the lowest for a customer unknown."""
+
+        async def read() -> int | None:
+            customer = await customers.get(self.database, customer_id=customer_id)
+            return None if customer is None else customer.priority
+
+        return await self._priorities.get(customer_id, read) or 5
+
+    def provider(self, name: str) -> Provider:
+        """The provider of that name, opened on first use.
+
+        Raises:
+            Permanent: there is no such provider, or its package is not installed.
+        """
+        if name not in self._providers:
+            self._providers[name] = open_provider(name, self.settings.provider_timeout_s)
+        return self._providers[name]
+
+    async def accept(self, job: IncomingMessageJob, *, customer_id: uuid.UUID | None = None) -> Accepted:
+        """Keep a message that came in; with `customer_id`, only for a chatbot of that customer.
+
+        Raises:
+            Permanent: no channel, or no single one, fits.
+            StoreUnavailable: the message is not kept.
+        """
+        async with self.database.connection() as connection:
+            row = await address(connection, job, customer_id=customer_id)
+        return await self.moves.accept(row)
+
+    async def enqueue(self, job: ANY_JOB) -> uuid.UUID:
+        """Add a job to its queue and return its id; it is safe in Postgres when this returns.
+
+        Raises:
+            Permanent: an incoming message that no channel fits.
+            ValueError: any other job that does not name its customer.
+            StoreUnavailable: nothing was enqueued.
+        """
+        if isinstance(job, IncomingMessageJob):
+            return (await self.accept(job, customer_id=job.customer_id)).job_id
+        if job.customer_id is None:
+            raise ValueError(f"a {job.queue} job must name its customer")
+        row = Enqueue(job, await self.priority_of(job.customer_id), job.trace_id or new_id())
+        outbox = Outbox()
+        async with self.database.transaction() as connection:
+            await insert_jobs(connection, [row], outbox)
+        self.publisher.publish(outbox.jobs)
+        return row.id
+
+    async def replay(self, job_id: uuid.UUID, *, customer_id: uuid.UUID | None) -> DeadLetter:
+        """Make a dead letter a waiting job again; without `customer_id`, any customer's.
+
+        Raises:
+            NotReplayable: see `store.moves.dead_letters.replay`.
+        """
+        outbox = Outbox()
+        async with self.database.transaction() as connection:
+            dead = await replay(connection, job_id, customer_id=customer_id, outbox=outbox)
+        self.publisher.publish(outbox.jobs)
+        await self._take_notice_down(dead)
+        return dead
+
+    async def discard(self, job_id: uuid.UUID, *, customer_id: uuid.UUID | None) -> DeadLetter:
+        """Delete a dead letter for good.
+
+        Raises:
+            NotReplayable: there is no such dead letter of this customer.
+        """
+        async with self.database.transaction() as connection:
+            dead = await discard(connection, job_id, customer_id=customer_id)
+        await self._take_notice_down(dead)
+        return dead
+
+    async def _take_notice_down(self, dead: DeadLetter) -> None:
+        """Remove what BullMQ's tools are shown; it is only a notice, so Redis being away does not undo the act."""
+        try:
+            await self.broker.remove(DEAD_LETTER, f"{dead.id}-{dead.generation}")
+        except BrokerUnavailable:
+            metrics.stale_notices_total.inc()
+
+    async def refresh_gauges(self) -> None:
+        """Bring the gauges that are read from the stores up to date; those of a store that is away are taken down."""
+        metrics.jobs.clear()
+        metrics.oldest_job_seconds.clear()
+        try:
+            async with asyncio.timeout(_GAUGES_TIMEOUT_S):
+                await self._refresh_queue_gauges()
+            metrics.redis_up.set(1)
+        except (BrokerUnavailable, TimeoutError):
+            metrics.redis_up.set(0)
+        counted = await dead_letters.count(self.database)
+        metrics.dead_letters.clear()
+        for queue, reason, count in counted:
+            metrics.dead_letters.labels(queue, reason).set(count)
+
+    async def _refresh_queue_gauges(self) -> None:
+        now_ms = metrics.now_ms()
+        for queue in (*jobs.QUEUE_NAMES, DEAD_LETTER):
+            counts = await self.broker.counts(queue)
+            for state in ("waiting", "prioritized", "delayed", "active", "completed", "failed"):
+                metrics.jobs.labels(queue, state).set(getattr(counts, state))
+            oldest = await self.broker.oldest_waiting_ms(queue)
+            metrics.oldest_job_seconds.labels(queue).set(0 if oldest is None else max(0, now_ms - oldest) / 1000)
+
+    async def close_providers(self) -> None:
+        """Let go of the providers' connections."""
+        for provider in self._providers.values():
+            await provider.close()
+
+
+@asynccontextmanager
+async def open_app(settings: Settings) -> AsyncIterator[App]:
+    """Open everything that `settings` names; closed in the opposite order, what waits to be published first.
+
+    Redis may be away: the door works without it, and workers wait for it.
+
+    Raises:
+        SettingsError: DATABASE_URL or the Redis of the environment is missing, or a value is malformed.
+        StoreUnavailable: Postgres does not answer.
+    """
+    redis_url = settings.external_redis_url
+    if not redis_url or not settings.database_url:
+        raise SettingsError(
+            "REDIS_URL (or REDIS_HOST) and DATABASE_URL must name running servers; "
+            "`replyline start` brings its own and starts everything"
+        )
+    vault = open_vault(settings)
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database_url, pool_size=settings.database_pool)
+        await database.open()
+        stack.push_async_callback(database.close)
+        try:
+            broker = Broker(redis_url)
+        except ValueError as error:
+            raise SettingsError(f"REDIS_URL: {error}") from None
+        await broker.open()
+        stack.push_async_callback(broker.close)
+        publisher = Publisher(broker, settings.spec)
+        publisher.start()
+        stack.push_async_callback(publisher.close)
+        http = await stack.enter_async_context(_http(settings))
+        webhook_http = await stack.enter_async_context(
+            webhooks.open_webhook_session(
+                allow_private=settings.webhook_allow_private, timeout_s=settings.webhook_timeout_s
+            )
+        )
+        app = App(
+            settings,
+            database=database,
+            vault=vault,
+            broker=broker,
+            publisher=publisher,
+            http=http,
+            webhook_http=webhook_http,
+        )
+        stack.push_async_callback(app.close_providers)
+        yield app
+
+
+def _http(settings: Settings) -> aiohttp.ClientSession:
+    timeout = aiohttp.ClientTimeout(total=settings.http_total_timeout_s, sock_connect=settings.http_connect_timeout_s)
+    return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=500))

@@ -1,0 +1,177 @@
+"""`replyline start`: everything on this machine, supervised by one process that takes all of it along when it ends."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import aiohttp
+import structlog
+import typer
+from rich.panel import Panel
+
+from replyline import logs
+from replyline.cli.children import Children
+from replyline.cli.demo import Demo, prepare_demo
+from replyline.cli.output import errors
+from replyline.cli.running import CommandFailed, Exit, run, stop_on_signals
+from replyline.embedded import DataFolder, EmbeddedPostgres, EmbeddedValkey
+from replyline.settings import Settings, load, open_vault
+from replyline.store.migrate import migrate
+
+log = structlog.get_logger(__name__)
+
+_COMING_UP_S = 60.0
+_LOOK_EVERY_S = 0.1
+
+
+def start(
+    demo: Annotated[
+        bool, typer.Option("--demo", help="With stand-ins for Meta, the QR gateway and an AI, and a customer to try it.")
+    ] = False,
+    port: Annotated[int | None, typer.Option(help="Port of the API, 0 picks a free one.", min=0, max=65535)] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes.", min=1, max=64)] = None,
+) -> None:
+    """Run all of Replyline here: Valkey and Postgres (unless REDIS_URL and DATABASE_URL name some), migrations, API, workers.
+
+    The data stays in REPLYLINE_DATA (.replyline) for the next start. While it runs, ready.json in that folder says where
+    everything is. Ctrl-C or SIGTERM drains and stops.
+    """
+    given: dict[str, object] = {}
+    if port is not None:
+        given["port"] = port
+    if workers is not None:
+        given["worker_processes"] = workers
+    settings = load(**given)
+    logs.configure(settings.log_level, settings.log_format)
+    run(_Start(settings, given, demo=demo).run())
+
+
+class _Start:
+    """One run of everything, from the lock of the data folder to its release."""
+
+    def __init__(self, settings: Settings, given: Mapping[str, object], *, demo: bool) -> None:
+        self._settings = settings
+        self._given = given
+        self._with_demo = demo
+        self._valkey = None if settings.external_redis_url else EmbeddedValkey(settings.data)
+        self._postgres = None if settings.database_url else EmbeddedPostgres(settings.data)
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        stop_on_signals(self._stop)
+        with DataFolder(self._settings.data):
+            self._settings.ready_file.unlink(missing_ok=True)  # of a run that was killed
+            try:
+                await self._run_servers()
+            finally:
+                for server in (self._postgres, self._valkey):
+                    if server is not None:
+                        await server.stop()
+
+    async def _run_servers(self) -> None:
+        settings = self._settings
+        errors.print("Starting Replyline …", style="dim")
+        await asyncio.gather(*(server.start() for server in (self._valkey, self._postgres) if server is not None))
+        vault = open_vault(settings)  # makes the key on the first start, before a child could
+        settings = load(
+            **self._given,
+            redis_url=settings.external_redis_url or (self._valkey and self._valkey.url),
+            database_url=settings.database_url or (self._postgres and self._postgres.url),
+            secret_key=settings.secret_key or (settings.data / "secret.key").read_text(encoding="utf-8").strip(),
+        )
+        if settings.database_url is None or settings.redis_url is None:
+            raise RuntimeError("a server was started but has no address")
+        await asyncio.to_thread(migrate, settings.database_url)
+        port = _free_port(settings.host, settings.port)
+        children = Children(settings, port=port, demo=self._with_demo)
+        try:
+            demo = None
+            if self._with_demo:
+                urls = await children.start_standins(_COMING_UP_S)
+                demo = await prepare_demo(settings, vault, urls, api=f"http://{settings.host}:{port}")
+            await children.start_serving()
+            await self._until_ready(f"http://{settings.host}:{port}", children)
+            self._announce(settings, port, children, demo)
+            await self._supervise(children)
+        finally:
+            self._settings.ready_file.unlink(missing_ok=True)
+            await children.stop(settings.drain_s)
+
+    async def _until_ready(self, api: str, children: Children) -> None:
+        deadline = asyncio.get_running_loop().time() + _COMING_UP_S
+        timeout = aiohttp.ClientTimeout(total=5)
+        async with aiohttp.ClientSession(timeout=timeout) as http:
+            while not self._stop.is_set():
+                children.check_first_start()
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):  # not up yet: asked again until the deadline
+                    async with http.get(f"{api}/health/ready") as response:
+                        if response.status == 200:
+                            return
+                if asyncio.get_running_loop().time() > deadline:
+                    raise CommandFailed(f"the API did not come up in {_COMING_UP_S:g} s", Exit.UNAVAILABLE)
+                await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _announce(self, settings: Settings, port: int, children: Children, demo: Demo | None) -> None:
+        api = f"http://{settings.host}:{port}"
+        ready: dict[str, object] = {
+            "pid": os.getpid(),
+            "api": api,
+            "redis_url": settings.redis_url,
+            "database_url": settings.database_url,
+        }
+        lines = [f"API         {api}   (docs: {api}/docs, metrics: {api}/metrics)"]
+        if demo is not None:
+            ready |= {"standins": children.standins, "demo": demo.described()}
+            lines += [
+                'Try it      replyline send "What are your opening hours?"',
+                '            replyline send --channel WHATSAPP_CLOUD "Do you deliver on Sundays?"',
+                "Then        replyline trace MESSAGE · replyline queues · replyline dead-letters list",
+            ]
+        lines += [f"Data        {settings.data.absolute()}", "Stop        Ctrl-C"]
+        _write_private(self._settings.ready_file, json.dumps(ready, indent=2))
+        errors.print(Panel("\n".join(lines), title="Replyline is up", title_align="left", expand=False))
+
+    async def _supervise(self, children: Children) -> None:
+        """Until the stop: what ends by itself is started again."""
+        while not self._stop.is_set():
+            for server in (self._valkey, self._postgres):
+                if server is not None and server.pid is None:
+                    log.error("start.server_ended", server=server.name, log=str(server.log))
+                    await server.restart()
+            await children.revive()
+            with contextlib.suppress(TimeoutError):  # the usual case: nobody asked for the stop
+                await asyncio.wait_for(self._stop.wait(), timeout=0.5)
+        errors.print("Stopping: finishing what runs …", style="dim")
+
+
+def _free_port(host: str, port: int) -> int:
+    """The port to listen on: the one asked for, if it is free, or any for 0."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise CommandFailed(
+                f"cannot listen on {host}:{port} ({error.strerror}): stop what does, or set REPLYLINE_PORT (0 picks a free port)",
+                Exit.UNAVAILABLE,
+            ) from error
+        found: int = probe.getsockname()[1]
+        return found
+
+
+def _write_private(file: Path, text: str) -> None:
+    """Whole or not at all, readable by us only: it holds keys."""
+    unfinished = file.with_name(f"{file.name}.new")
+    unfinished.unlink(missing_ok=True)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+        opened.write(f"{text}\n")
+    unfinished.replace(file)
+
+

@@ -1,0 +1,109 @@
+"""ai-processing: get the chatbot's answer to a turn, and hand it on for delivery."""
+
+import time
+
+from replyline import metrics
+from replyline.app import App
+from replyline.errors import RateLimited
+from replyline.jobs import AiProcessingJob
+from replyline.providers import Passage, ProviderAccount, Question, Reply, Utterance
+from replyline.store import knowledge
+from replyline.store.moves.answer import AiUse, Answer, Answered
+from replyline.store.moves.give_up import Consequence, TurnGivenUp
+from replyline.store.moves.work import Run
+from replyline.store.turns import OpenTurn, Turn
+
+# Redis fires delays to the millisecond; what is left below this is the difference of two clocks, not a longer window.
+_CLOSE_ENOUGH_S = 0.005
+
+
+async def process(job: AiProcessingJob, run: Run, app: App) -> None:
+    """Answer the turn, unless there is nothing to answer or it is not the bot's to answer."""
+    turn = await app.reads.open_turn(OpenTurn(run.job_id, job))
+    if turn is None:
+        return
+    if turn.due_in_s > _CLOSE_ENOUGH_S:
+        raise RateLimited("the person is still writing", after=turn.due_in_s, reason="quiet_window")
+    if turn.owner != "BOT" or not turn.asked:
+        await _commit(app, _answer(run, job, turn, text=None, use=None))
+        return
+    started = time.perf_counter()
+    reply = await _ask(turn, app)
+    took_s = time.perf_counter() - started
+    _observe(turn.provider, reply, took_s)
+    await _commit(app, _answer(run, job, turn, text=reply.text, use=_use(turn.provider, reply, took_s)))
+
+
+async def give_up(job: AiProcessingJob, run: Run, app: App) -> Consequence:
+    """The person gets the chatbot's fallback text; messages that came meanwhile are the next turn."""
+    turn = await app.reads.open_turn(OpenTurn(run.job_id, job))
+    if turn is None:
+        return Consequence(conversation_id=job.conversation_id)
+    return Consequence(
+        conversation_id=turn.conversation_id,
+        turn=TurnGivenUp(turn.after_seq, turn.through_seq, say=turn.fallback_text),
+    )
+
+
+async def _ask(turn: Turn, app: App) -> Reply:
+    account = ProviderAccount(
+        provider=turn.provider,
+        model=turn.model,
+        base_url=turn.provider_base_url,
+        key=None if turn.provider_key_sealed is None else app.vault.open(turn.provider_key_sealed),
+        max_output_tokens=turn.max_output_tokens,
+    )
+    question = Question(
+        instructions=turn.instructions,
+        history=tuple(Utterance("user" if said.inbound else "assistant", said.text) for said in turn.history),
+        asked=turn.asked,
+        passages=await _passages(turn, app),
+    )
+    return await app.provider(turn.provider).complete(account, question)
+
+
+async def _passages(turn: Turn, app: App) -> tuple[Passage, ...]:
+    if not turn.has_knowledge or not turn.knowledge_passages:
+        return ()
+    found = await knowledge.passages(
+        app.database, chatbot_id=turn.chatbot_id, query="\n".join(turn.asked), limit=turn.knowledge_passages
+    )
+    return tuple(Passage(title, text) for title, text in found)
+
+
+async def _commit(app: App, answer: Answer) -> None:
+    if await app.moves.answer(answer) is Answered.SUPERSEDED:
+        raise RateLimited("a newer message came while this turn was answered", after=0, reason="superseded")
+
+
+def _answer(run: Run, job: AiProcessingJob, turn: Turn, *, text: str | None, use: AiUse | None) -> Answer:
+    return Answer(
+        run=run,
+        job=job,
+        conversation_id=turn.conversation_id,
+        owner_epoch=turn.owner_epoch,
+        after_seq=turn.after_seq,
+        through_seq=turn.through_seq,
+        text=text,
+        use=use,
+    )
+
+
+def _use(provider: str, reply: Reply, took_s: float) -> AiUse:
+    return AiUse(
+        provider=provider,
+        model=reply.model,
+        latency_ms=round(took_s * 1000),
+        input_tokens=reply.input_tokens,
+        output_tokens=reply.output_tokens,
+        cached_tokens=reply.cached_tokens,
+        cost=reply.cost,
+    )
+
+
+def _observe(provider: str, reply: Reply, took_s: float) -> None:
+    metrics.provider_seconds.labels(provider).observe(took_s)
+    counts = {"input": reply.input_tokens, "output": reply.output_tokens, "cached": reply.cached_tokens}
+    for kind, tokens in counts.items():
+        if tokens is not None:
+            metrics.provider_tokens_total.labels(provider, kind).inc(tokens)

@@ -1,0 +1,33 @@
+"""incoming-messages: save what a person wrote in its conversation, and make sure that a turn answers it."""
+
+from replyline.app import App
+from replyline.errors import Permanent, RateLimited
+from replyline.jobs import IncomingMessageJob
+from replyline.store.moves.give_up import Consequence
+from replyline.store.moves.receive import Receive, Received
+from replyline.store.moves.work import Run
+
+_BEHIND_EARLIER_S = 0.1
+
+
+async def process(job: IncomingMessageJob, run: Run, app: App) -> None:
+    """Save the message; its conversation, contact and turn are found or made in the same move."""
+    match await app.moves.receive(Receive(run, job)):
+        case Received.SAVED | Received.ALREADY_DONE:
+            return
+        case Received.BEHIND_EARLIER:
+            raise RateLimited(
+                "an earlier message of the same person is not saved yet",
+                after=_BEHIND_EARLIER_S,
+                reason="behind_earlier",
+            )
+        case Received.REFUSED:
+            raise Permanent(
+                "the customer has no such channel, or the named conversation is not the channel's",
+                reason="unknown_channel",
+            )
+
+
+async def give_up(_job: IncomingMessageJob, _run: Run, _app: App) -> Consequence:
+    """Nobody was promised anything yet: the dead letter is all there is."""
+    return Consequence()

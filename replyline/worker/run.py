@@ -1,0 +1,78 @@
+"""A worker process: its queues, its sweeper, and how it stops."""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from replyline.app import App
+from replyline.broker import Worker
+from replyline.processors import PROCESSORS
+from replyline.worker.execute import Executor
+from replyline.worker.sweeper import Sweeper
+
+log = structlog.get_logger(__name__)
+
+
+def worker_name() -> str:
+    """Who ran a job: host, process, and a part that tells apart processes that had the same number."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
+
+
+def make_workers(app: App, queues: Sequence[str], concurrency: Mapping[str, int]) -> list[Worker]:
+    """A worker for each queue; `concurrency` overrides how many jobs of a queue run at once in this process."""
+    name = worker_name()
+    settings = app.settings
+    workers = []
+    for queue in queues:
+        spec = settings.spec(queue)
+        limit = spec.rate_limit
+        workers.append(
+            app.broker.worker(
+                queue,
+                Executor(app, queue, PROCESSORS[queue], name),  # type: ignore[arg-type]  # a union of processors, each for its type
+                concurrency=concurrency.get(queue, spec.concurrency),
+                name=name,
+                lock_s=settings.lock_s,
+                stalled_every_s=settings.stalled_every_s,
+                rate_limit=None if limit is None else (limit.jobs, limit.duration_s),
+                keep_completed_s=spec.keep_completed_s,
+                keep_failed_s=spec.keep_failed_s,
+            )
+        )
+    return workers
+
+
+async def work(
+    app: App, *, queues: Sequence[str], concurrency: Mapping[str, int], stop: asyncio.Event, sweep: bool = True
+) -> None:
+    """Work the queues until `stop` is set, then drain: fetch no more, wait `drain_s` seconds at most, hand back the rest.
+
+    Raises:
+        Exception: a worker ended by a bug of ours.
+    """
+    workers = make_workers(app, queues, concurrency)
+    async with asyncio.TaskGroup() as running:
+        sweeping = running.create_task(Sweeper(app).run(), name="sweeper") if sweep else None
+        loops = [
+            running.create_task(worker.run(), name=f"worker {queue}")
+            for worker, queue in zip(workers, queues, strict=True)
+        ]
+        log.info("worker.started", queues=list(queues))
+        await _stopped_or_broken(stop, loops)
+        log.info("worker.draining", running=sum(worker.running for worker in workers), for_s=app.settings.drain_s)
+        if sweeping is not None:
+            sweeping.cancel()
+        await asyncio.gather(*(worker.close(app.settings.drain_s) for worker in workers))
+    log.info("worker.stopped")
+
+
+async def _stopped_or_broken(stop: asyncio.Event, loops: Sequence["asyncio.Task[None]"]) -> None:
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()

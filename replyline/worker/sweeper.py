@@ -1,0 +1,110 @@
+"""The sweeper: finds waiting jobs that BullMQ does not know (any more), and publishes them again; clears away what is old."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from itertools import groupby
+
+import structlog
+
+from replyline import metrics
+from replyline.app import App
+from replyline.broker import BrokerUnavailable
+from replyline.jobs import DEAD_LETTER
+from replyline.store.database import StoreUnavailable
+from replyline.store.outbox import Outbox
+from replyline.store.sweep import DueJob, alone, due_jobs, purge, republish
+
+log = structlog.get_logger(__name__)
+
+_PAGE = 500
+# A pass over a long backlog is spread over several sweeps, so that looking stays a small share of Redis' work.
+_PAGES_A_SWEEP = 4
+_GRACE_AFTER_WIPE_S = 1.0
+_PURGE_EVERY_S = 60.0
+_NOTICES_KEPT = 10_000
+_ALIVE = frozenset({"waiting", "prioritized", "delayed", "active", "waiting-children"})
+
+
+class Sweeper:
+    """Looks every `sweep_every_s` seconds. Any number may run; one looks at a time."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._after: DueJob | None = None
+        self._purged_at = 0.0
+
+    async def run(self) -> None:
+        """Sweep until cancelled; an absent store is waited for."""
+        while True:
+            try:
+                await self.sweep()
+                if time.monotonic() - self._purged_at > _PURGE_EVERY_S:
+                    await self._clear_away()
+                    self._purged_at = time.monotonic()
+            except (StoreUnavailable, BrokerUnavailable) as error:
+                log.warning("sweeper.store_away", error=str(error))
+            except Exception:
+                log.exception("sweeper.failed")  # the next sweep is the retry; without it lost work would stay lost
+            await asyncio.sleep(self._app.settings.sweep_every_s)
+
+    async def sweep(self) -> int:
+        """Look once and return how many jobs were published again.
+
+        Raises:
+            StoreUnavailable, BrokerUnavailable: a store is away.
+        """
+        wiped = await self._app.broker.epoch() is None
+        grace_s = _GRACE_AFTER_WIPE_S if wiped else self._app.settings.sweep_grace_s
+        found = 0
+        async with self._app.database.connection() as connection, alone(connection) as mine:
+            if not mine:
+                return 0
+            if wiped:
+                self._after = None
+            pages = 0
+            while wiped or pages < _PAGES_A_SWEEP:
+                page = await due_jobs(connection, grace_s=grace_s, after=self._after, limit=_PAGE)
+                found += await self._publish_lost(page)
+                self._after = page[-1] if len(page) == _PAGE else None
+                pages += 1
+                if self._after is None:
+                    break
+            if wiped:
+                log.warning("sweeper.redis_was_empty", republished=found)
+                await self._app.broker.set_epoch(str(uuid.uuid4()))
+        return found
+
+    async def _publish_lost(self, page: Sequence[DueJob]) -> int:
+        lost = await self._lost(page)
+        if not lost:
+            return 0
+        outbox = Outbox()
+        async with self._app.database.transaction() as connection:
+            await republish(connection, lost, outbox)
+        self._app.publisher.publish(outbox.jobs)
+        for job in outbox.jobs:
+            metrics.republished_jobs_total.labels(job.queue).inc()
+        if outbox.jobs:
+            log.warning("sweeper.republished", jobs=len(outbox.jobs), first=str(outbox.jobs[0].id))
+        return len(outbox.jobs)
+
+    async def _lost(self, page: Sequence[DueJob]) -> list[DueJob]:
+        """Those that BullMQ does not hold alive: missing, or ended there without ending here (a worker died in between)."""
+        lost: list[DueJob] = []
+        for queue, group in groupby(sorted(page, key=lambda job: job.queue), key=lambda job: job.queue):
+            jobs = list(group)
+            states = await self._app.broker.states(queue, [job.bullmq_id for job in jobs])
+            lost.extend(job for job, state in zip(jobs, states, strict=True) if state not in _ALIVE)
+        return lost
+
+    async def _clear_away(self) -> None:
+        settings = self._app.settings
+        async with self._app.database.connection() as connection:
+            gone = await purge(
+                connection, keep_jobs_s=settings.keep_jobs_s, keep_dead_letters_s=settings.keep_dead_letters_s
+            )
+        trimmed = await self._app.broker.trim(DEAD_LETTER, keep=_NOTICES_KEPT)
+        if gone or trimmed:
+            log.info("sweeper.cleared_away", rows=gone, notices=trimmed)
