@@ -1,0 +1,67 @@
+# The front door. `make` lists what there is; everything is installed into .venv, nothing outside it is touched.
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+# The first that works: some version managers put names on the path that only say that the version is not chosen.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$p -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && command -v $$p && break; done)
+LOCK := $(shell if ldd --version 2>&1 | grep -qi musl; then echo requirements-external.lock; else echo requirements.lock; fi)
+STAMP := $(VENV)/.installed
+UV_VERSION := 0.13.9
+# Tests run in as many processes as there are cores, and at least two.
+TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 2 ] && echo $$n || echo 2)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format node chaos bench bench-queue lock clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(STAMP) ## start everything on this machine, with a demo customer and stand-ins (Ctrl-C stops)
+	$(BIN)/replyline start --demo
+
+test: $(STAMP) ## run all tests, on servers of their own
+	$(BIN)/pytest -n $(TEST_PROCESSES)
+
+check: $(STAMP) ## format, lint, types, import layers and tests: what must be green before a commit
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n $(TEST_PROCESSES)
+
+format: $(STAMP) ## put the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+chaos: $(STAMP) ## kill, cut and wipe what the pipeline depends on, with hundreds of messages in flight, and count
+	$(BIN)/pytest tests/chaos --chaos-full -s
+
+bench: $(STAMP) node ## messages a second from door to sent, beside the same in BullMQ for Node
+	$(BIN)/python -m bench.pipeline
+
+bench-queue: $(STAMP) node ## the queue engine alone, beside BullMQ for Node and its Python package
+	$(BIN)/python -m bench.queue
+
+node: ## install what the comparisons with BullMQ for Node need (Node 20 or newer)
+	npm ci --no-audit --no-fund --ignore-scripts --prefix tests/broker/conformance
+	npm ci --no-audit --no-fund --ignore-scripts --prefix bench/node-baseline
+
+lock: $(STAMP) ## resolve pyproject.toml anew into the lock files
+	$(BIN)/uv pip compile -q pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header -o requirements.lock
+	$(BIN)/uv pip compile -q pyproject.toml --extra openai --group dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header -o requirements-external.lock
+
+clean: ## remove the virtual environment and caches; data in .replyline stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+$(STAMP): pyproject.toml $(LOCK)
+	@[ -n "$(PYTHON)" ] && "$(PYTHON)" -c '$(NEW_ENOUGH)' \
+		|| { echo "Replyline needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3"; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes $(LOCK)
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $(STAMP)

@@ -1,0 +1,1 @@
+"""Tests of the store: what the moves leave in a real Postgres."""
