@@ -3,13 +3,13 @@
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import hiredis
 
 from replyline.broker.contract import BrokerUnavailable, CommandRefused
 
-Reply: TypeAlias = "bytes | int | None | list[Reply] | hiredis.HiredisError"
+Reply: TypeAlias = "bytes | int | list[Reply] | hiredis.HiredisError | None"
 """What RESP2 knows. Errors inside a list (a transaction, a script) stay values."""
 Answer: TypeAlias = "Reply | BrokerUnavailable | CommandRefused"
 """A reply of a group of commands: one that Redis answered with an error is that error, so that its neighbours are not lost."""
@@ -29,7 +29,8 @@ class ScriptMissing(CommandRefused):
 
 def pack(*words: Word) -> bytes:
     """One command as RESP."""
-    return hiredis.pack_command(words)
+    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub knows only tuples of one word
+    return packed
 
 
 def bulk(word: bytes) -> bytes:
@@ -110,9 +111,7 @@ class Wire(asyncio.Protocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError("Redis needs a stream transport")
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
         self._ticker = self._loop.call_later(self._tick_s, self._tick)
 
     def data_received(self, data: bytes) -> None:

@@ -1,0 +1,32 @@
+// What both processes share: addresses from the environment, BullMQ's options as the brief has them, one pool of connections.
+import { Redis } from 'ioredis';
+import { Queue } from 'bullmq';
+import pg from 'pg';
+
+export const CONCURRENCY = Number(process.env.CONCURRENCY ?? 50);
+export const connection = () => new Redis(process.env.REDIS_URL, { maxRetriesPerRequest: null });
+export const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL, max: Number(process.env.POOL ?? 20) });
+
+const defaultJobOptions = {
+  attempts: 4,
+  backoff: { type: 'exponential', delay: 1000 },
+  removeOnComplete: { age: 3600 },
+  removeOnFail: { age: 86400 },
+};
+const shared = connection();
+export const queue = (name) => new Queue(name, { connection: shared, defaultJobOptions });
+
+export async function transaction(work) {
+  const client = await pool.connect();
+  try {
+    await client.query('BEGIN');
+    const result = await work(client);
+    await client.query('COMMIT');
+    return result;
+  } catch (error) {
+    await client.query('ROLLBACK');
+    throw error;
+  } finally {
+    client.release();
+  }
+}

@@ -1,0 +1,241 @@
+"""One process' access to the queues: publishing, looking, steering, and making workers."""
+
+from collections.abc import Sequence
+from typing import get_args
+
+from replyline.broker.connection import Connection
+from replyline.broker.contract import (
+    BrokerUnavailable,
+    CommandRefused,
+    Handler,
+    JobState,
+    NotAcknowledged,
+    Publication,
+    QueueCounts,
+)
+from replyline.broker.endpoint import parse_endpoint
+from replyline.broker.keys import Keys, keys_of
+from replyline.broker.publishing import Adder
+from replyline.broker.scripts import DRAIN, GET_COUNTS, GET_STATE, PAUSE, PROMOTE, REMOVE
+from replyline.broker.wire import Reply, pack
+from replyline.broker.worker import Worker
+
+_OPEN_WAIT_S = 1.0
+_COUNTED = ("wait", "prioritized", "delayed", "active", "completed", "failed", "paused")
+_STATES = ("completed", "failed", "delayed", "active", "wait", "paused", "waiting-children", "prioritized")
+_TRIM_BATCH = 1000
+
+
+class Broker:
+    """BullMQ on one Redis. Every call raises BrokerUnavailable while Redis is away; the connection comes back by itself."""
+
+    def __init__(self, url: str, *, prefix: str = "bull", reply_timeout_s: float = 10.0) -> None:
+        """A connection on which nothing is answered for `reply_timeout_s` is dropped. Raises ValueError for a bad URL."""
+        self._prefix = prefix
+        self._connection = Connection(parse_endpoint(url), reply_timeout_s=reply_timeout_s)
+        self._keys: dict[str, Keys] = {}
+        self._adders: dict[str, Adder] = {}
+
+    async def open(self) -> None:
+        """Begin connecting and wait about a second for it; that Redis is away is no error."""
+        await self._connection.open(_OPEN_WAIT_S)
+
+    async def close(self) -> None:
+        """Close the connection; close the workers first."""
+        await self._connection.close()
+
+    async def ping(self) -> None:
+        """Ask whether Redis is there."""
+        await self._connection.call("PING")
+
+    async def publish(self, publications: Sequence[Publication]) -> None:
+        """Add jobs in the order given, in one write; one whose id its queue already knows is ignored.
+
+        Raises:
+            NotAcknowledged: some or all may not have been added; sending those again is safe.
+            CommandRefused: Redis will not take one of them, now or later.
+        """
+        try:
+            answers = await self._connection.run_all([self._adder(new.queue).command(new) for new in publications])
+        except BrokerUnavailable as error:
+            raise NotAcknowledged(str(error), tuple(publications)) from error
+        not_now = [
+            new for new, answer in zip(publications, answers, strict=True) if isinstance(answer, BrokerUnavailable)
+        ]
+        if not_now:
+            raise NotAcknowledged(str(next(a for a in answers if isinstance(a, BrokerUnavailable))), tuple(not_now))
+        for answer in answers:
+            if isinstance(answer, CommandRefused):
+                raise answer
+
+    async def states(self, queue: str, job_ids: Sequence[str]) -> list[JobState | None]:
+        """The state of each job; None where the queue does not know it."""
+        keys = self._of(queue)
+        names = keys.all(*_STATES)
+        answers = await self._connection.run_all(
+            [GET_STATE.call(*names, job_id, keys.job(job_id)) for job_id in job_ids]
+        )
+        return [_state(answer) for answer in answers]
+
+    async def counts(self, queue: str) -> QueueCounts:
+        """How many jobs are in each state."""
+        keys = self._of(queue)
+        answers = await self._connection.run_all(
+            [GET_COUNTS.call(keys.prefix, *_COUNTED), pack("HEXISTS", keys["meta"], "paused")]
+        )
+        counts, paused = (_sound(answer) for answer in answers)
+        if not isinstance(counts, list):
+            raise BrokerUnavailable(f"unexpected counts of {queue}: {counts!r}")
+        numbers = dict(zip(_COUNTED, (count if isinstance(count, int) else 0 for count in counts), strict=True))
+        return QueueCounts(
+            waiting=numbers["wait"],
+            prioritized=numbers["prioritized"],
+            delayed=numbers["delayed"],
+            active=numbers["active"],
+            completed=numbers["completed"],
+            failed=numbers["failed"],
+            paused=numbers["paused"],
+            is_paused=paused == 1,
+        )
+
+    async def oldest_waiting_ms(self, queue: str) -> int | None:
+        """When the oldest job that could run now was added (milliseconds since 1970), or None where none waits.
+
+        Looks at the first of the list and of each plan's priority, not at every job: what a worker would take next.
+        """
+        keys = self._of(queue)
+        looks = [pack("LINDEX", keys["wait"], -1)]
+        looks += [
+            pack("ZRANGEBYSCORE", keys["prioritized"], low << 32, f"({(low + 1) << 32}", "LIMIT", 0, 1)
+            for low in (1, 3, 5)
+        ]
+        looks.append(pack("ZRANGE", keys["prioritized"], 0, 0))
+        found = [_sound(answer) for answer in await self._connection.run_all(looks)]
+        heads = {entry for reply in found for entry in (reply if isinstance(reply, list) else [reply])}
+        ids = [entry.decode() for entry in heads if isinstance(entry, bytes)]
+        stamps = await self._connection.run_all([pack("HGET", keys.job(job_id), "timestamp") for job_id in ids])
+        times = [int(stamp) for stamp in stamps if isinstance(stamp, bytes)]
+        return min(times, default=None)
+
+    async def remove(self, queue: str, job_id: str) -> bool:
+        """Remove a job that is not active, whatever its state; False where there is none or it is active."""
+        keys = self._of(queue)
+        if not await self._connection.call("EXISTS", keys.job(job_id)):
+            return False
+        return await self._connection.run(REMOVE.call(keys.job(job_id), keys["repeat"], job_id, 0, keys.prefix)) == 1
+
+    async def promote(self, queue: str, job_id: str) -> bool:
+        """Let a delayed job run now; False where it is not delayed."""
+        keys = self._of(queue)
+        names = ("delayed", "wait", "paused", "meta", "prioritized", "active", "pc", "events", "marker")
+        return await self._connection.run(PROMOTE.call(*keys.all(*names), keys.prefix, job_id)) == 0
+
+    async def pause(self, queue: str) -> None:
+        """Let no worker take jobs of this queue; what runs, runs on."""
+        await self._pause(queue, "wait", "paused", "paused")
+
+    async def resume(self, queue: str) -> None:
+        """Undo `pause`."""
+        await self._pause(queue, "paused", "wait", "resumed")
+
+    async def _pause(self, queue: str, source: str, target: str, event: str) -> None:
+        names = self._of(queue).all(source, target, "meta", "prioritized", "events", "delayed", "marker")
+        await self._connection.run(PAUSE.call(*names, event, "1"))
+
+    async def drain(self, queue: str) -> None:
+        """Remove what waits; what is delayed or active stays."""
+        keys = self._of(queue)
+        names = keys.all("wait", "paused", "delayed", "prioritized", "repeat")
+        await self._connection.run(DRAIN.call(*names, keys.prefix, "0"))
+
+    async def trim(self, queue: str, *, keep: int) -> int:
+        """Remove the oldest waiting jobs of a queue that nobody works, so that `keep` stay; returns how many went."""
+        keys = self._of(queue)
+        waiting = await self._connection.call("ZCARD", keys["prioritized"])
+        excess = min(_TRIM_BATCH, waiting - keep) if isinstance(waiting, int) else 0
+        if excess <= 0:
+            return 0
+        # The score is priority and counter, not age: the ids of our notices are time-ordered, so they tell.
+        entries = await self._connection.call("ZRANGE", keys["prioritized"], 0, -1)
+        oldest = sorted(entry for entry in entries if isinstance(entry, bytes)) if isinstance(entries, list) else []
+        removed = [REMOVE.call(keys.job(id_.decode()), keys["repeat"], id_, 0, keys.prefix) for id_ in oldest[:excess]]
+        answers = await self._connection.run_all(removed)
+        return sum(answer == 1 for answer in answers)
+
+    async def epoch(self) -> str | None:
+        """What `set_epoch` set, or None: then this Redis has lost everything, or is new."""
+        value = await self._connection.call("GET", self._epoch_key)
+        return value.decode() if isinstance(value, bytes) else None
+
+    async def set_epoch(self, value: str) -> None:
+        """Leave a mark that is gone when everything else is."""
+        await self._connection.call("SET", self._epoch_key, value)
+
+    @property
+    def _epoch_key(self) -> str:
+        return f"{self._prefix}:replyline:epoch"
+
+    async def command(self, *words: str) -> Reply:
+        """Any command, for inspection. Raises CommandRefused with what Redis said against it."""
+        return await self._connection.call(*words)
+
+    def worker(
+        self,
+        queue: str,
+        handler: Handler,
+        *,
+        concurrency: int,
+        name: str,
+        lock_s: float = 30.0,
+        stalled_every_s: float = 15.0,
+        max_stalled: int = 2,
+        rate_limit: tuple[int, float] | None = None,
+        keep_completed_s: int = 3600,
+        keep_failed_s: int = 86400,
+    ) -> Worker:
+        """A worker of `queue`; its `run` does the work.
+
+        `lock_s` is how long a vanished worker's jobs stay with it, `max_stalled` how often that may happen to a job before it is
+        handed over with `deferred_failure` set, `rate_limit` how many jobs may start in how many seconds, over all workers; the
+        two `keep` are for jobs that do not say themselves, in seconds.
+        """
+        return Worker(
+            self._connection,
+            self._of(queue),
+            handler,
+            concurrency=concurrency,
+            name=name,
+            lock_s=lock_s,
+            stalled_every_s=stalled_every_s,
+            max_stalled=max_stalled,
+            rate_limit=rate_limit,
+            keep_completed_s=keep_completed_s,
+            keep_failed_s=keep_failed_s,
+        )
+
+    def _of(self, queue: str) -> Keys:
+        if queue not in self._keys:
+            self._keys[queue] = keys_of(self._prefix, queue)
+        return self._keys[queue]
+
+    def _adder(self, queue: str) -> Adder:
+        if queue not in self._adders:
+            self._adders[queue] = Adder(self._of(queue))
+        return self._adders[queue]
+
+
+def _state(answer: object) -> JobState | None:
+    if isinstance(answer, BrokerUnavailable):
+        raise answer
+    name = answer.decode() if isinstance(answer, bytes) else ""
+    for state in get_args(JobState):
+        if name == state:
+            known: JobState = state
+            return known
+    return None
+
+
+def _sound(answer: object) -> object:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

@@ -1,0 +1,182 @@
+"""A connection to Redis that comes back: it reconnects by itself, and says at once when there is none."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import structlog
+
+from replyline.broker.contract import BrokerUnavailable, CommandRefused
+from replyline.broker.endpoint import Endpoint
+from replyline.broker.scripts import SCRIPTS
+from replyline.broker.wire import Answer, Reply, ScriptMissing, Wire, Word, pack
+
+log = structlog.get_logger(__name__)
+
+_CONNECT_TIMEOUT_S = 5.0
+_SETUP_TIMEOUT_S = 10.0
+_FIRST_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 1.0
+_MAX_PENDING = 200_000
+
+
+async def connect(endpoint: Endpoint, setup: Sequence[bytes], *, reply_timeout_s: float) -> tuple[Wire, list[Reply]]:
+    """Connect, log in, run `setup`; gives the wire and the answers to `setup`.
+
+    Raises:
+        BrokerUnavailable: Redis does not answer, or refuses the login.
+    """
+    loop = asyncio.get_running_loop()
+
+    def protocol() -> Wire:
+        return Wire(reply_timeout_s=reply_timeout_s, max_pending=_MAX_PENDING)
+
+    try:
+        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+            if endpoint.path is not None:
+                _, wire = await loop.create_unix_connection(protocol, endpoint.path)
+            else:
+                _, wire = await loop.create_connection(
+                    protocol, endpoint.host, endpoint.port, ssl=endpoint.tls_context()
+                )
+    except (OSError, TimeoutError) as error:
+        raise BrokerUnavailable(f"cannot connect to {endpoint}: {str(error) or type(error).__name__}") from error
+    login = _login(endpoint)
+    try:
+        async with asyncio.timeout(_SETUP_TIMEOUT_S):
+            answers = await wire.send_group(b"".join([*login, *setup]), len(login) + len(setup))
+    except TimeoutError as error:
+        wire.abort("the login took too long")
+        raise BrokerUnavailable(f"{endpoint} does not answer") from error
+    except BaseException:
+        wire.abort("the login did not succeed")
+        raise
+    for answer in answers:
+        if isinstance(answer, BrokerUnavailable | CommandRefused):
+            wire.abort("the login did not succeed")
+            raise BrokerUnavailable(f"{endpoint} refuses us: {answer}") from answer
+    return wire, [answer for answer in answers[len(login) :] if not isinstance(answer, Exception)]
+
+
+def _login(endpoint: Endpoint) -> list[bytes]:
+    commands = []
+    if endpoint.password is not None:
+        user = [endpoint.username] if endpoint.username else []
+        commands.append(pack("AUTH", *user, endpoint.password))
+    commands.append(pack("SELECT", endpoint.database))
+    return commands
+
+
+class Connection:
+    """One multiplexed connection: what is sent within one turn of the event loop leaves in one write."""
+
+    def __init__(self, endpoint: Endpoint, *, reply_timeout_s: float) -> None:
+        self.endpoint = endpoint
+        self._reply_timeout_s = reply_timeout_s
+        self._wire: Wire | None = None
+        self._ready = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self, wait_s: float) -> None:
+        """Begin connecting, and wait up to `wait_s` seconds for the first connection; none is no error."""
+        self._task = asyncio.create_task(self._keep_connected(), name="redis connection")
+        try:
+            await asyncio.wait_for(self._ready.wait(), wait_s)
+        except TimeoutError:
+            log.warning("redis.away", endpoint=str(self.endpoint))
+
+    async def close(self) -> None:
+        """Close for good; what is pending fails."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._wire is not None:
+            self._wire.abort("closed")
+            self._wire = None
+        self._ready.clear()
+
+    @property
+    def connected(self) -> bool:
+        """Whether commands can be sent now."""
+        return self._ready.is_set()
+
+    async def ready(self) -> None:
+        """Wait for a connection, however long that takes."""
+        await self._ready.wait()
+
+    async def call(self, *words: Word) -> Reply:
+        """One command. Raises BrokerUnavailable or CommandRefused."""
+        return await self.run(pack(*words))
+
+    async def run(self, command: bytes) -> Reply:
+        """One packed command.
+
+        Raises:
+            BrokerUnavailable: not connected, or the connection was lost: whether the command was carried out is not known.
+            CommandRefused: Redis answered with an error.
+        """
+        try:
+            return await self._live().send(command)
+        except ScriptMissing:  # somebody flushed the scripts: it was not run
+            await self._load_scripts()
+            return await self._live().send(command)
+
+    async def run_all(self, commands: Sequence[bytes]) -> list[Answer]:
+        """Several packed commands in one write, with all their answers in order; one refused command is its answer.
+
+        Raises:
+            BrokerUnavailable: see `run`; then none of the answers is known.
+        """
+        if not commands:
+            return []
+        answers = await self._live().send_group(b"".join(commands), len(commands))
+        missing = [index for index, answer in enumerate(answers) if isinstance(answer, ScriptMissing)]
+        if missing:
+            await self._load_scripts()
+            again = await self._live().send_group(b"".join(commands[index] for index in missing), len(missing))
+            for index, answer in zip(missing, again, strict=True):
+                answers[index] = answer
+        return answers
+
+    def _live(self) -> Wire:
+        if self._wire is None or not self._ready.is_set():
+            raise BrokerUnavailable(f"not connected to {self.endpoint}")
+        return self._wire
+
+    async def _load_scripts(self) -> None:
+        await self._live().send_group(_LOAD_SCRIPTS, len(SCRIPTS))
+
+    async def _keep_connected(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        said = False
+        while True:
+            try:
+                setup = [*(pack("SCRIPT", "LOAD", script.text) for script in SCRIPTS), pack("INFO", "memory")]
+                self._wire, answers = await connect(self.endpoint, setup, reply_timeout_s=self._reply_timeout_s)
+            except BrokerUnavailable as error:
+                if not said:
+                    log.warning("redis.away", error=str(error))
+                    said = True
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                continue
+            _warn_of_eviction(answers[-1])
+            if said:
+                log.info("redis.back", endpoint=str(self.endpoint))
+            pause_s, said = _FIRST_PAUSE_S, False
+            self._ready.set()
+            reason = await asyncio.shield(self._wire.lost)
+            self._ready.clear()
+            log.warning("redis.lost", reason=reason)
+            said = True
+
+
+_LOAD_SCRIPTS = b"".join(pack("SCRIPT", "LOAD", script.text) for script in SCRIPTS)
+
+
+def _warn_of_eviction(info: Reply) -> None:
+    """BullMQ's documentation, "Going to production": maxmemory-policy must be noeviction, or Redis drops jobs at will."""
+    for line in info.decode(errors="replace").splitlines() if isinstance(info, bytes) else ():
+        name, _, policy = line.partition(":")
+        if name == "maxmemory_policy" and policy != "noeviction":
+            log.warning("redis.evicts", maxmemory_policy=policy, wanted="noeviction")

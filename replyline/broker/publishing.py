@@ -1,0 +1,60 @@
+"""Turning publications into the commands that add them, as BullMQ for Node would."""
+
+import time
+from functools import lru_cache
+
+import msgpack
+
+from replyline.broker.contract import Publication
+from replyline.broker.keys import Keys
+from replyline.broker.scripts import ADD_DELAYED, ADD_PRIORITIZED, ADD_STANDARD
+from replyline.broker.wire import bulk
+
+_PRIORITIZED = ("marker", "meta", "id", "prioritized", "delayed", "completed", "active", "events", "pc")
+_STANDARD = ("wait", "paused", "meta", "id", "completed", "delayed", "active", "events", "marker")
+_DELAYED = ("marker", "meta", "id", "delayed", "completed", "events")
+_BACKOFF_MS = 1000
+
+
+class Adder:
+    """Makes the add commands of one queue; what does not change from job to job is packed once."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._prefix = keys.prefix
+        self._prioritized = ADD_PRIORITIZED.head(9 + 4) + _bulks(keys.all(*_PRIORITIZED))
+        self._standard = ADD_STANDARD.head(9 + 4) + _bulks(keys.all(*_STANDARD))
+        self._delayed = ADD_DELAYED.head(6 + 4) + _bulks(keys.all(*_DELAYED))
+
+    def command(self, new: Publication) -> bytes:
+        """The command that adds `new`."""
+        now = new.timestamp_ms if new.timestamp_ms is not None else time.time_ns() // 1_000_000
+        if new.delay_ms:
+            head, last = self._delayed, new.delay_ms
+        elif new.priority:
+            head, last = self._prioritized, now
+        else:
+            head, last = self._standard, now
+        # Prefix, id, name, time; parent key, parent dependencies, parent, repeat key and deduplication key are not used.
+        arguments = msgpack.packb([self._prefix, new.job_id, new.name, now, None, None, None, None, None])
+        options = _options(new.priority, new.delay_ms, new.attempts, new.keep_completed_s, new.keep_failed_s)
+        return b"".join((head, bulk(arguments), bulk(new.data), bulk(options), bulk(str(last).encode())))
+
+
+@lru_cache(maxsize=1024)
+def _options(priority: int, delay_ms: int, attempts: int, keep_completed_s: int, keep_failed_s: int) -> bytes:
+    options: dict[str, object] = {
+        "attempts": attempts,
+        "backoff": {"type": "exponential", "delay": _BACKOFF_MS},
+        "removeOnComplete": {"age": keep_completed_s},
+        "removeOnFail": {"age": keep_failed_s},
+    }
+    if priority:
+        options["priority"] = priority
+    if delay_ms:
+        options["delay"] = delay_ms
+    packed: bytes = msgpack.packb(options)
+    return packed
+
+
+def _bulks(words: list[str]) -> bytes:
+    return b"".join(bulk(word.encode()) for word in words)

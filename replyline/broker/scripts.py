@@ -1,0 +1,71 @@
+"""BullMQ's own Lua scripts, as the pinned `bullmq` package ships them: they are the protocol, and we call them unchanged."""
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+
+from replyline.broker.wire import Word, bulk, pack
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script: called by its digest, sent in full once a server."""
+
+    name: str
+    keys: int
+    text: bytes
+    digest: str
+
+    def call(self, *words: Word) -> bytes:
+        """The command that runs it; `words` are its keys, then its arguments."""
+        return pack("EVALSHA", self.digest, self.keys, *words)
+
+    def head(self, words: int) -> bytes:
+        """The beginning of a command whose `words` keys and arguments the caller appends, each as `wire.bulk`."""
+        return b"*%d\r\n%b%b%b" % (
+            3 + words,
+            bulk(b"EVALSHA"),
+            bulk(self.digest.encode()),
+            bulk(str(self.keys).encode()),
+        )
+
+
+def _script(file: str) -> Script:
+    name, _, keys = file.partition("-")
+    text = (files("bullmq") / "commands" / f"{file}.lua").read_bytes()
+    return Script(name, int(keys), text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+
+
+ADD_STANDARD = _script("addStandardJob-9")
+ADD_PRIORITIZED = _script("addPrioritizedJob-9")
+ADD_DELAYED = _script("addDelayedJob-6")
+MOVE_TO_ACTIVE = _script("moveToActive-11")
+MOVE_TO_FINISHED = _script("moveToFinished-14")
+MOVE_TO_DELAYED = _script("moveToDelayed-11")
+MOVE_BACK = _script("moveJobFromActiveToWait-9")
+MOVE_STALLED = _script("moveStalledJobsToWait-9")
+EXTEND_LOCKS = _script("extendLocks-1")
+GET_COUNTS = _script("getCounts-1")
+GET_STATE = _script("getStateV2-8")
+PAUSE = _script("pause-7")
+DRAIN = _script("drain-5")
+PROMOTE = _script("promote-9")
+REMOVE = _script("removeJob-2")
+
+SCRIPTS = (
+    ADD_STANDARD,
+    ADD_PRIORITIZED,
+    ADD_DELAYED,
+    MOVE_TO_ACTIVE,
+    MOVE_TO_FINISHED,
+    MOVE_TO_DELAYED,
+    MOVE_BACK,
+    MOVE_STALLED,
+    EXTEND_LOCKS,
+    GET_COUNTS,
+    GET_STATE,
+    PAUSE,
+    DRAIN,
+    PROMOTE,
+    REMOVE,
+)
