@@ -3,3 +3,38 @@
 To add a channel: one file here that offers a `Channel`, one line in `CHANNELS`, and, if it sends outside, its queue in
 `replyline/queues.py` and its processor in `replyline/processors/`. Its test file runs the contract suite in `tests/channels/`.
 """
+
+from replyline.channels.contract import (
+    Accepted,
+    Callback,
+    Channel,
+    ChannelAccount,
+    ForgedCallback,
+    InboundMessage,
+    OutgoingText,
+    StatusUpdate,
+    UnreadableCallback,
+)
+from replyline.channels.whatsapp_cloud import WhatsAppCloud
+from replyline.channels.whatsapp_qr import WhatsAppQr
+from replyline.channels.widget import Widget
+from replyline.jobs import ChannelKind
+
+CHANNELS: dict[ChannelKind, Channel] = {
+    "WIDGET": Widget(),
+    "WHATSAPP_CLOUD": WhatsAppCloud(),
+    "WHATSAPP_QR": WhatsAppQr(),
+}
+
+__all__ = [
+    "CHANNELS",
+    "Accepted",
+    "Callback",
+    "Channel",
+    "ChannelAccount",
+    "ForgedCallback",
+    "InboundMessage",
+    "OutgoingText",
+    "StatusUpdate",
+    "UnreadableCallback",
+]

@@ -1,0 +1,88 @@
+"""The text of an inbound WhatsApp message: what the bot is to read, whatever kind of message it came in (contracts §2.5)."""
+
+from typing import TypeAlias
+
+import msgspec
+
+_MAX_CHARS = 65_536
+
+
+class _Text(msgspec.Struct):
+    body: str
+
+
+class _Media(msgspec.Struct):
+    caption: str | None = None
+    filename: str | None = None
+
+
+class _Location(msgspec.Struct):
+    latitude: float
+    longitude: float
+    name: str | None = None
+    address: str | None = None
+
+
+class _Button(msgspec.Struct):
+    text: str
+
+
+class _Reply(msgspec.Struct):
+    title: str
+
+
+class _Interactive(msgspec.Struct):
+    button_reply: _Reply | None = None
+    list_reply: _Reply | None = None
+
+
+class _Order(msgspec.Struct):
+    text: str | None = None
+
+
+class _Message(msgspec.Struct):
+    text: _Text | None = None
+    image: _Media | None = None
+    audio: _Media | None = None
+    video: _Media | None = None
+    document: _Media | None = None
+    sticker: _Media | None = None
+    location: _Location | None = None
+    button: _Button | None = None
+    interactive: _Interactive | None = None
+    order: _Order | None = None
+
+
+_Part: TypeAlias = _Text | _Media | _Location | _Button | _Interactive | _Order
+
+
+def content_of(kind: str, raw: bytes) -> str | None:
+    """What the person said, in words; None for kinds that ask for no answer (reactions, system notices) or cannot be read."""
+    try:
+        message = msgspec.json.decode(raw, type=_Message)
+    except msgspec.MsgspecError:
+        return None
+    part: _Part | None = getattr(message, kind, None) if kind in _Message.__struct_fields__ else None
+    if kind == "contacts":
+        return "[contacts]"
+    if part is None:
+        return None
+    return (_words(kind, part) or f"[{kind}]")[:_MAX_CHARS]
+
+
+def _words(kind: str, part: _Part) -> str | None:
+    match part:
+        case _Text(body):
+            return body
+        case _Media(caption, filename):
+            return f"[{kind}] {caption or filename}" if caption or filename else None
+        case _Location(latitude, longitude, name, address):
+            place = ", ".join(word for word in (name, address) if word)
+            return f"[location] {place} ({latitude}, {longitude})".replace("  ", " ")
+        case _Button(text):
+            return text
+        case _Interactive(button_reply, list_reply):
+            reply = button_reply or list_reply
+            return reply.title if reply else None
+        case _Order(text):
+            return f"[order] {text}" if text else None

@@ -1,0 +1,140 @@
+"""What to do about each error code of the WhatsApp Cloud API: the code decides, never the HTTP status.
+
+Source: WhatsApp Cloud API, "Error codes" (the page says so itself), with the actions of contracts §1.6.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from replyline.errors import JobError, Permanent, RateLimited, Temporary
+
+Action = Literal["retry", "later", "fail", "channel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a code means for the message: try again soon, wait `after_s` seconds, give up, or give up because of the channel."""
+
+    action: Action
+    reason: str
+    after_s: float = 0.0
+
+
+def _rules() -> dict[int, Rule]:
+    rules = {
+        1: Rule("retry", "graph_error"),
+        2: Rule("retry", "graph_unavailable"),
+        4: Rule("later", "app_rate_limit", 60),
+        17: Rule("later", "user_rate_limit", 60),
+        341: Rule("later", "application_rate_limit", 60),
+        613: Rule("later", "custom_rate_limit", 60),
+        80007: Rule("later", "account_rate_limit", 60),
+        130429: Rule("later", "throughput_reached", 3),
+        131056: Rule("later", "pair_rate_limit", 6),
+        131057: Rule("later", "account_in_maintenance", 60),
+        131000: Rule("retry", "graph_unknown_error"),
+        131016: Rule("retry", "service_unavailable"),
+        133004: Rule("retry", "server_unavailable"),
+        135000: Rule("retry", "generic_user_error"),
+        132069: Rule("later", "flow_throttled", 3600),
+        133015: Rule("channel", "number_recently_deleted"),
+    }
+    channel = {
+        "token_invalid": (0, 190),
+        "no_permission": (3, 10, *range(200, 300), 131005),
+        "number_unknown": (33,),
+        "policy_block": (368,),
+        "account_locked": (131031,),
+        "display_name_not_approved": (131037,),
+        "payment_problem": (131042,),
+        "number_not_registered": (131045, 133000, 133005, 133006, 133008, 133009, 133010, 133016),
+        "spam_restriction": (131048,),
+        "messaging_limit": (131064,),
+        "terms_pending": (134011,),
+    }
+    fail = {
+        "invalid_parameter": (100, 131008, 131009),
+        "blocked_by_business": (130403,),
+        "experiment_group": (130472,),
+        "country_restricted": (130497,),
+        "kind_not_supported": (130501, 131051, 131063),
+        "sender_is_recipient": (131021,),
+        "undeliverable": (131026,),
+        "recipient_not_allowed": (131030,),
+        "window_closed": (131047,),
+        "withheld": (131049,),
+        "opted_out": (131050,),
+        "media_error": (131052, 131053),
+        "recipient_form_not_supported": (131062,),
+        "template_error": (132000, 132001, 132005, 132007, 132008, 132012, 132015, 132016, 132018, 132068),
+        "identity_changed": (137000,),
+    }
+    for action, groups in (("channel", channel), ("fail", fail)):
+        for reason, codes in groups.items():
+            for code in codes:
+                rules[code] = Rule("channel" if action == "channel" else "fail", reason)
+    return rules
+
+
+RULES: Mapping[int, Rule] = _rules()
+
+
+class _Error(msgspec.Struct):
+    code: int
+    message: str = ""
+    is_transient: bool = False
+    error_subcode: int | None = None
+    error_data: object = None
+
+
+class _Answer(msgspec.Struct):
+    error: _Error
+
+
+def reason_of(code: int) -> str:
+    """The word operators group by, for a code seen in a status."""
+    rule = RULES.get(code)
+    return rule.reason if rule else f"meta_{code}"
+
+
+def error_from(status: int, body: bytes, retry_after_s: float | None) -> JobError:
+    """The error that an answer other than 2xx stands for.
+
+    Without a readable error the status decides. A server error may have come after the message went out, so its outcome is
+    unknown (contracts §1.8).
+    """
+    try:
+        error = msgspec.json.decode(body, type=_Answer).error
+    except msgspec.MsgspecError:
+        return _by_status(status, f"Meta answered {status}", retry_after_s)
+    said = f"Meta answered {status}, error {error.code}: {_details(error)}"
+    rule = RULES.get(error.code)
+    if error.code == 100 and error.error_subcode == 33:  # contracts §1.6: the number is gone, not the message wrong
+        rule = RULES[33]
+    if rule is None:
+        if error.is_transient:
+            return Temporary(said, reason=f"meta_{error.code}", outcome_unknown=status >= 500)
+        return _by_status(status, said, retry_after_s)
+    match rule.action:
+        case "retry":
+            return Temporary(said, reason=rule.reason, outcome_unknown=status >= 500)
+        case "later":
+            return RateLimited(said, after=retry_after_s or rule.after_s, reason=rule.reason)
+        case "fail" | "channel":
+            return Permanent(said, reason=rule.reason)
+
+
+def _by_status(status: int, said: str, retry_after_s: float | None) -> JobError:
+    if status == 429:
+        return RateLimited(said, after=retry_after_s or 5.0, reason="rate_limited")
+    if status >= 500 or status in {408, 425}:
+        return Temporary(said, reason=f"http_{status}", outcome_unknown=status >= 500)
+    return Permanent(said, reason=f"http_{status}")
+
+
+def _details(error: _Error) -> str:
+    details = error.error_data.get("details") if isinstance(error.error_data, dict) else error.error_data
+    return f"{error.message} ({details})" if details else error.message
