@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Replyline: the message pipeline behind a multi-tenant AI chatbot.\n\n"
-    "Begin with `replyline start --demo`, then `replyline send \"Hello\"`. Exit codes: 0 done, 1 tried and failed, "
+    'Begin with `replyline start --demo`, then `replyline send "Hello"`. Exit codes: 0 done, 1 tried and failed, '
     "2 wrong argument or setting, 3 a server is not there, 4 not found.",
 )
 

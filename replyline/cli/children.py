@@ -79,7 +79,9 @@ class Children:
                 log.error("start.child_ended", child=child.name, code=child.process.returncode, again_in_s=pause)
                 child.quick_ends, child.again_at = quick, now + pause
             if now >= child.again_at:
-                process = self._spawn(child.name, child.arguments, subprocess.DEVNULL if child.name == "standins" else None)
+                process = self._spawn(
+                    child.name, child.arguments, subprocess.DEVNULL if child.name == "standins" else None
+                )
                 self._children[index] = _Child(child.name, child.arguments, process, quick_ends=child.quick_ends)
 
     async def stop(self, drain_s: float) -> None:

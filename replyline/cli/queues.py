@@ -47,7 +47,8 @@ def queues(as_json: AsJson = False) -> None:
     columns = ("queue", "waiting", "delayed", "active", "completed", "failed", "oldest", "per_min", "wait", "run")
     print_rows(shown, columns, as_json=False, empty="no queues")
     console.print(
-        "waiting = BullMQ's lists wait and prioritized: LLEN …:wait alone reads 0, because every job has a priority", style="dim"
+        "waiting = BullMQ's lists wait and prioritized: LLEN …:wait alone reads 0, because every job has a priority",
+        style="dim",
     )
 
 
@@ -191,7 +192,9 @@ def _for_each(
         raise CommandFailed("--queue and --reason go with --all", Exit.WRONG_CALL)
 
     async def each(app: App) -> list[dict[str, object]]:
-        ids = sorted(jobs) if jobs else await records.ids(app.database, customer_id=customer, queue=queue, reason=reason)
+        ids = (
+            sorted(jobs) if jobs else await records.ids(app.database, customer_id=customer, queue=queue, reason=reason)
+        )
         results: list[dict[str, object]] = []
         for job_id in ids:
             try:

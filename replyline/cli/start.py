@@ -32,7 +32,8 @@ _LOOK_EVERY_S = 0.1
 
 def start(
     demo: Annotated[
-        bool, typer.Option("--demo", help="With stand-ins for Meta, the QR gateway and an AI, and a customer to try it.")
+        bool,
+        typer.Option("--demo", help="With stand-ins for Meta, the QR gateway and an AI, and a customer to try it."),
     ] = False,
     port: Annotated[int | None, typer.Option(help="Port of the API, 0 picks a free one.", min=0, max=65535)] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes.", min=1, max=64)] = None,
@@ -109,7 +110,9 @@ class _Start:
         async with aiohttp.ClientSession(timeout=timeout) as http:
             while not self._stop.is_set():
                 children.check_first_start()
-                with contextlib.suppress(aiohttp.ClientError, TimeoutError):  # not up yet: asked again until the deadline
+                with contextlib.suppress(
+                    aiohttp.ClientError, TimeoutError
+                ):  # not up yet: asked again until the deadline
                     async with http.get(f"{api}/health/ready") as response:
                         if response.status == 200:
                             return
@@ -173,5 +176,3 @@ def _write_private(file: Path, text: str) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
         opened.write(f"{text}\n")
     unfinished.replace(file)
-
-

@@ -1,0 +1,107 @@
+"""Messages, as a customer and the visitor of a widget see them."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from replyline.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One utterance; `seq` is its place in the conversation."""
+
+    id: uuid.UUID
+    customer_id: uuid.UUID
+    conversation_id: uuid.UUID
+    channel_id: uuid.UUID
+    seq: int
+    direction: str
+    role: str
+    status: str
+    content: str
+    content_type: str
+    synthetic: bool
+    external_id: str | None
+    trace_id: uuid.UUID
+    error_reason: str | None
+    error_detail: str | None
+    provider_at: datetime | None
+    created_at: datetime
+    sent_at: datetime | None
+    delivered_at: datetime | None
+    read_at: datetime | None
+    failed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One message as the page of a visitor shows it."""
+
+    id: uuid.UUID
+    seq: int
+    role: str
+    content: str
+    external_id: str | None
+    """Of a visitor's message: the id that the page gave it."""
+    created_at: datetime
+
+
+_SELECT = """
+SELECT id, customer_id, conversation_id, channel_id, seq, direction, role, status, content, content_type, synthetic, external_id,
+       trace_id, error_reason, error_detail, provider_at, created_at, sent_at, delivered_at, read_at, failed_at
+FROM messages
+"""
+_LIST = f"""
+{_SELECT}
+WHERE customer_id = $1 AND ($2::uuid IS NULL OR conversation_id = $2) AND ($3::text IS NULL OR status = $3)
+  AND ($4::uuid IS NULL OR id < $4)
+ORDER BY id DESC LIMIT $5
+"""
+_GET = f"{_SELECT} WHERE id = $1 AND customer_id = $2"
+
+# A message of ours that is still on its way ends the page: what comes after it would move the reader's place past it.
+_LOG = """
+SELECT m.id, m.seq, m.role, m.content, m.external_id, m.created_at
+FROM contact_identities i JOIN conversations v ON v.channel_id = i.channel_id AND v.contact_id = i.contact_id
+JOIN messages m ON m.conversation_id = v.id
+WHERE i.channel_id = $1 AND i.kind = 'visitor' AND i.value = $2 AND v.chatbot_id = $3 AND m.seq > $4
+  AND m.status IN ('RECEIVED', 'SENT', 'DELIVERED', 'READ')
+  AND NOT EXISTS (
+      SELECT 1 FROM messages e
+      WHERE e.conversation_id = m.conversation_id AND e.direction = 'OUTBOUND' AND e.status = 'QUEUED' AND e.seq < m.seq
+  )
+ORDER BY m.seq LIMIT $5
+"""
+
+
+async def list_page(
+    db: Database,
+    *,
+    customer_id: uuid.UUID,
+    conversation_id: uuid.UUID | None = None,
+    status: str | None = None,
+    before: uuid.UUID | None = None,
+    limit: int = 50,
+) -> Sequence[Message]:
+    """A page of the customer's messages (of one conversation or status, where named), newest first, before the one given."""
+    async with db.connection() as connection:
+        records = await connection.fetch(_LIST, customer_id, conversation_id, status, before, limit)
+    return [Message(**dict(record)) for record in records]
+
+
+async def get(db: Database, message_id: uuid.UUID, *, customer_id: uuid.UUID) -> Message | None:
+    """The message, or None where the customer has no such one."""
+    async with db.connection() as connection:
+        record = await connection.fetchrow(_GET, message_id, customer_id)
+    return None if record is None else Message(**dict(record))
+
+
+async def after_seq(
+    db: Database, *, channel_id: uuid.UUID, chatbot_id: uuid.UUID, visitor_id: str, seq: int, limit: int = 100
+) -> Sequence[LogEntry]:
+    """What the visitor's page has not shown yet: messages after place `seq` of their conversation, oldest first."""
+    async with db.connection() as connection:
+        records = await connection.fetch(_LOG, channel_id, visitor_id, chatbot_id, seq, limit)
+    return [LogEntry(**dict(record)) for record in records]

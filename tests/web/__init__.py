@@ -1,0 +1,1 @@
+"""Tests of the HTTP surface, over real sockets against real stores."""
