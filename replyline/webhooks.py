@@ -1,19 +1,22 @@
 """Webhooks to customers: which events there are, how they are signed, and where they may go."""
 
 import base64
+import email.utils
 import hashlib
 import hmac
 import ipaddress
+import math
 import secrets
 import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import AddrInfoType
 from aiohttp.resolver import ThreadedResolver
+from yarl import URL
 
 from replyline.errors import JobError, Permanent, RateLimited, Temporary
 
@@ -24,13 +27,39 @@ EVENTS: Mapping[str, str] = {
     "message.read": "a message of yours was read",
     "message.failed": "a message of yours will not reach the person; error_reason says why",
 }
-"""Every event type with its meaning; `store/moves/announce.py` and its callers write their payloads."""
+"""Every event type with its meaning; `store/moves/announce.py` and its callers write their payloads, `sample` shows them."""
+
+_SAMPLE: Mapping[str, str | int] = {
+    "message_id": "019abc10-5f2e-7c31-9d10-3a5b7c9d1e2f",
+    "conversation_id": "019abc10-5f2a-7e02-8b44-1f2e3d4c5b6a",
+    "contact_id": "019abc10-5f2a-7e02-8b44-0a1b2c3d4e5f",
+    "chatbot_id": "019abc0f-1111-7aaa-9bbb-222233334444",
+    "channel_id": "019abc0f-2222-7aaa-9bbb-222233335555",
+    "channel": "WHATSAPP_CLOUD",
+}
 
 _SECRET_PREFIX = "whsec_"  # noqa: S105  the prefix is public (Standard Webhooks, "Signature scheme")
 _SECRET_BYTES = 24
 _HEAD_CHARS = 500
 _HEAD_BYTES = 4096
 _LONGEST_WAIT_S = 3600.0
+# An endpoint that answers "again in 0 seconds" for ever uses up no attempt: it must not fill our tables meanwhile.
+_SHORTEST_WAIT_S = 5.0
+# Ranges that may lead to an IPv4 address or a router inside although Python's `is_global` calls them global: IPv4-compatible
+# (RFC 4291), IPv4-translated (RFC 2765), NAT64 (RFC 6052, RFC 8215), SRv6 (RFC 9602), site-local (RFC 3879), 6to4 (RFC 3056).
+_ALSO_INSIDE = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "::/96",
+        "::ffff:0:0:0/96",
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "5f00::/16",
+        "fec0::/10",
+        "2002::/16",
+        "192.88.99.0/24",
+    )
+)
 
 
 class RefusedAddress(OSError):
@@ -47,6 +76,31 @@ class Outcome:
     error: JobError | None
     kind: str
     """For the metric: 2xx, 3xx, 4xx, 5xx, timeout, connection or refused_address."""
+
+
+def sample(event_type: str) -> dict[str, object]:
+    """An event of that type as an endpoint gets it, with ids that mean nothing.
+
+    Raises:
+        KeyError: there is no such type.
+    """
+    status = {name: name.partition(".")[2].upper() for name in EVENTS}[event_type]
+    inbound = status == "RECEIVED"
+    data: dict[str, object] = {
+        **_SAMPLE,
+        "direction": "INBOUND" if inbound else "OUTBOUND",
+        "status": status,
+        "seq": 1 if inbound else 2,
+        "external_id": "wamid.HBgLMTY1MDU1NTEyMzQVAgASGBQ",
+    }
+    match status:
+        case "RECEIVED":
+            data |= {"content": "Are you open on Sunday?", "received_at": "2026-11-24T10:00:00.000000+00:00"}
+        case "SENT":
+            data["content"] = "On Sundays we are closed."
+        case "FAILED":
+            data["error_reason"] = "window_closed"
+    return {"type": event_type, "timestamp": "2026-11-24T10:00:00.000000+00:00", "data": data}
 
 
 def new_secret() -> str:
@@ -72,21 +126,34 @@ def check_url(url: str, *, allow_private: bool) -> None:
         ValueError: it will never be delivered to; the message says why.
     """
     try:
-        parts = urlsplit(url)
+        parts = URL(url)  # as aiohttp reads it: other parsers see another host in some URLs (full-width digits, say)
         port = parts.port
     except ValueError as error:
         raise ValueError("the URL cannot be read") from error
     schemes = ("http", "https") if allow_private else ("https",)
     if parts.scheme not in schemes:
         raise ValueError(f"the URL must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
-    if not parts.hostname:
+    if not parts.host:
         raise ValueError("the URL names no host")
-    if parts.username or parts.password:
+    if parts.user is not None or parts.password is not None:
         raise ValueError("the URL must not contain a user or password: events are signed instead")
     if port == 0:
         raise ValueError("port 0 is no port")
-    if not allow_private and _is_inside(parts.hostname):
+    if _is_odd_address(parts.host):
+        raise ValueError("the URL names its host by an incomplete or ambiguous address")
+    if not allow_private and _is_inside(parts.host):
         raise ValueError("the URL leads to a private or local address")
+
+
+def _is_odd_address(host: str) -> bool:
+    """Whether `host` ends in a number, as only an IPv4 address does, without being one (WHATWG URL, "Ends in a number")."""
+    if not host.rstrip(".").rpartition(".")[2].isdigit():
+        return False
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return True
+    return False
 
 
 def _is_inside(host: str) -> bool:
@@ -95,14 +162,22 @@ def _is_inside(host: str) -> bool:
         address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
         return host.lower().rstrip(".") in {"localhost", "ip6-localhost"}
-    mapped = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
+    mapped = getattr(address, "ipv4_mapped", None)
     if mapped is not None:
         return _is_inside(str(mapped))
-    return not address.is_global or address.is_multicast
+    return not address.is_global or address.is_multicast or any(address in network for network in _ALSO_INSIDE)
+
+
+def _vetted_socket(found: AddrInfoType) -> socket.socket:
+    """A socket for an address about to be connected to: the last look, whether it came from a resolver or stood in the URL."""
+    family, kind, protocol, _, address = found
+    if _is_inside(str(address[0])):
+        raise RefusedAddress("the host leads to a private or local address")
+    return socket.socket(family, kind, protocol)
 
 
 class VettedResolver(AbstractResolver):
-    """Resolves names, but gives only addresses on the public Internet: what is checked is what is connected to."""
+    """Resolves names, but gives only addresses on the public Internet."""
 
     def __init__(self) -> None:
         self._resolver = ThreadedResolver()
@@ -123,12 +198,20 @@ class VettedResolver(AbstractResolver):
 
 def open_webhook_session(*, allow_private: bool, timeout_s: float) -> aiohttp.ClientSession:
     """The session for webhooks: no cookies, no proxies, addresses vetted unless `allow_private`; `timeout_s` for a whole call."""
-    resolver = None if allow_private else VettedResolver()
+    connector = aiohttp.TCPConnector(
+        resolver=None if allow_private else VettedResolver(),
+        socket_factory=None if allow_private else _vetted_socket,
+        limit=500,
+        limit_per_host=50,
+        ttl_dns_cache=30,
+    )
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(resolver=resolver, limit=500, limit_per_host=50, ttl_dns_cache=30),
+        connector=connector,
         timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(5.0, timeout_s)),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": "Replyline-Webhooks/1"},
+        # Of an answer only the head is kept: a compressed one could unfold to far more than was read.
+        headers={"User-Agent": "Replyline-Webhooks/1", "Accept-Encoding": "identity"},
+        auto_decompress=False,
     )
 
 
@@ -142,16 +225,14 @@ async def deliver(
         return Outcome(round((time.perf_counter() - started) * 1000), status, head, error, kind)
 
     try:
-        check_url(url, allow_private=allow_private)  # literal addresses never reach a resolver
+        check_url(url, allow_private=allow_private)
     except ValueError as error:
         return outcome("refused_address", Permanent(str(error), reason="refused_address"))
     headers = {"Content-Type": "application/json", **sign(secret, event_id, int(time.time()), body)}
     try:
         async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
-            raw = await response.content.read(_HEAD_BYTES)
-            head = raw.decode(errors="replace").replace("\x00", "")[:_HEAD_CHARS] or None
             failed = _judge(response.status, response.headers)
-            return outcome(f"{response.status // 100}xx", failed, response.status, head)
+            return outcome(f"{response.status // 100}xx", failed, response.status, await _head(response))
     except TimeoutError:
         return outcome("timeout", Temporary("the endpoint did not answer in time", reason="timeout"))
     except (aiohttp.ClientError, OSError) as error:
@@ -162,6 +243,23 @@ async def deliver(
         )
 
 
+async def read_at_most(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The body, or its first `limit` bytes: whoever answers cannot fill our memory."""
+    read = bytearray()
+    while len(read) < limit and (chunk := await response.content.read(limit - len(read))):
+        read += chunk
+    return bytes(read)
+
+
+async def _head(response: aiohttp.ClientResponse) -> str | None:
+    """The beginning of the answer, for the customer to read; the status has decided already, whether it comes or not."""
+    try:
+        raw = await read_at_most(response, _HEAD_BYTES)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return f"[the body did not arrive: {type(error).__name__}]"
+    return raw.decode(errors="replace").replace("\x00", "")[:_HEAD_CHARS] or None
+
+
 def _judge(status: int, headers: Mapping[str, str]) -> JobError | None:
     """Customers repair their endpoints within the long schedule: nearly everything is worth another try."""
     if 200 <= status < 300:
@@ -169,13 +267,19 @@ def _judge(status: int, headers: Mapping[str, str]) -> JobError | None:
     said = f"the endpoint answered {status}"
     if status == 410:  # Standard Webhooks, "Sending webhooks": 410 asks us to stop
         return Permanent(said, reason="endpoint_gone")
-    if status in {429, 503} and (wait_s := _retry_after_s(headers)) is not None:
-        return RateLimited(said, after=wait_s, reason="endpoint_asks_to_wait")
+    if status in {429, 503} and (wait_s := retry_after_s(headers)) is not None:
+        return RateLimited(said, after=max(wait_s, _SHORTEST_WAIT_S), reason="endpoint_asks_to_wait")
     return Temporary(said, reason="redirect" if 300 <= status < 400 else f"http_{status}")
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a `Retry-After` header asks to wait, 0 to 3600; None without a readable one (RFC 9110, §10.2.3)."""
+    value = headers.get("Retry-After", "")
     try:
-        return min(max(float(headers.get("Retry-After", "")), 1.0), _LONGEST_WAIT_S)
+        seconds = float(value)
     except ValueError:
-        return None
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), _LONGEST_WAIT_S)

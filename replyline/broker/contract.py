@@ -35,6 +35,7 @@ class Publication:
     priority: int
     """1 to 2,097,151, lower runs first; 0 is no priority, and overtakes every other."""
     delay_ms: int = 0
+    """From now, whatever `timestamp_ms` says."""
     attempts: int = 4
     """Only shown to BullMQ's tools: whoever handles the job decides about retries."""
     timestamp_ms: int | None = None

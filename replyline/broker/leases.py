@@ -1,43 +1,94 @@
 """Keeping the jobs that a worker holds, and setting free those that a vanished one held."""
 
+import asyncio
 import time
 from collections.abc import Collection
 
 import msgpack
+import structlog
 
 from replyline.broker.connection import Connection
+from replyline.broker.contract import BrokerUnavailable, CommandRefused
 from replyline.broker.keys import Keys
 from replyline.broker.scripts import EXTEND_LOCKS, MOVE_STALLED
 from replyline.broker.wire import Reply, pack
 
+log = structlog.get_logger(__name__)
+
 _STALLED = ("stalled", "wait", "active", "stalled-check", "meta", "paused", "marker", "events", "repeat")
+_JOBS_NAMED = 10
 
 
-async def renew(connection: Connection, keys: Keys, token: str, job_ids: list[str], lock_s: float) -> list[str]:
-    """Renew the locks of all `job_ids` in one call; returns those that are no longer ours."""
-    command = EXTEND_LOCKS.call(
-        keys["stalled"],
-        keys.prefix,
-        msgpack.packb([token] * len(job_ids)),
-        msgpack.packb(job_ids),
-        round(lock_s * 1000),
-    )
-    return _ids(await connection.run(command))
+class Leases:
+    """The locks of one worker's jobs, and its share of the watch over everybody's."""
 
+    def __init__(
+        self, connection: Connection, keys: Keys, *, token: str, lock_s: float, stalled_every_s: float, max_stalled: int
+    ) -> None:
+        self._connection = connection
+        self._keys = keys
+        self._token = token
+        self._lock_s = lock_s
+        self._stalled_every_s = stalled_every_s
+        self._max_stalled = max_stalled
 
-async def free_stalled(connection: Connection, keys: Keys, *, max_stalled: int, every_s: float) -> list[str]:
-    """Let jobs of vanished workers wait again, and return them; of all workers one looks each `every_s` seconds."""
-    now_ms = time.time_ns() // 1_000_000
-    command = MOVE_STALLED.call(*keys.all(*_STALLED), max_stalled, keys.prefix, now_ms, round(every_s * 1000))
-    return _ids(await connection.run(command))
+    async def renew_forever(self, held: Collection[str]) -> None:
+        """Renew the locks of all that is in `held` (it may change meanwhile), so often that one renewal may fail."""
+        while True:
+            await asyncio.sleep(self._lock_s / 3)
+            if not held:
+                continue
+            try:
+                lost = await self._renew(list(held))
+            except (BrokerUnavailable, CommandRefused) as error:
+                log.warning("worker.locks_not_renewed", queue=self._keys.queue, error=str(error))
+                continue
+            self._warn_of("worker.locks_lost", [job_id for job_id in lost if job_id in held])
 
+    async def watch_forever(self) -> None:
+        """Let jobs of vanished workers wait again; of all workers one looks each `stalled_every_s` seconds."""
+        while True:
+            await self._connection.ready()
+            try:
+                self._warn_of("worker.stalled", await self._free_stalled())
+            except (BrokerUnavailable, CommandRefused) as error:
+                log.warning("worker.stalled_not_checked", queue=self._keys.queue, error=str(error))
+            await asyncio.sleep(self._stalled_every_s)
 
-async def held_unknowingly(connection: Connection, keys: Keys, token: str, known: Collection[str]) -> list[str]:
-    """Jobs that Redis holds for `token`, but that are not `known`: their fetch never reached us."""
-    active = _ids(await connection.call("LRANGE", keys["active"], 0, -1))
-    unknown = [job_id for job_id in active if job_id not in known]
-    locks = await connection.run_all([pack("GET", f"{keys.job(job_id)}:lock") for job_id in unknown])
-    return [job_id for job_id, lock in zip(unknown, locks, strict=True) if lock == token.encode()]
+    async def ours(self, known: Collection[str] = ()) -> list[str]:
+        """The jobs that Redis holds for this worker, newest first, without the `known`.
+
+        Raises:
+            BrokerUnavailable: Redis is away.
+        """
+        active = _ids(await self._connection.call("LRANGE", self._keys["active"], 0, -1))
+        unknown = [job_id for job_id in active if job_id not in known]
+        locks = await self._connection.run_all([pack("GET", f"{self._keys.job(job_id)}:lock") for job_id in unknown])
+        return [job_id for job_id, lock in zip(unknown, locks, strict=True) if lock == self._token.encode()]
+
+    async def _renew(self, job_ids: list[str]) -> list[str]:
+        command = EXTEND_LOCKS.call(
+            self._keys["stalled"],
+            self._keys.prefix,
+            msgpack.packb([self._token] * len(job_ids)),
+            msgpack.packb(job_ids),
+            round(self._lock_s * 1000),
+        )
+        return _ids(await self._connection.run(command))
+
+    async def _free_stalled(self) -> list[str]:
+        command = MOVE_STALLED.call(
+            *self._keys.all(*_STALLED),
+            self._max_stalled,
+            self._keys.prefix,
+            time.time_ns() // 1_000_000,
+            round(self._stalled_every_s * 1000),
+        )
+        return _ids(await self._connection.run(command))
+
+    def _warn_of(self, event: str, job_ids: list[str]) -> None:
+        if job_ids:
+            log.warning(event, queue=self._keys.queue, count=len(job_ids), jobs=job_ids[:_JOBS_NAMED])
 
 
 def _ids(reply: Reply) -> list[str]:

@@ -36,8 +36,9 @@ class MarkerWait:
         """
         if self._call is None:
             self._call = (await self._connected()).send(pack("BZPOPMIN", self._marker, _ASK_FOR_S))
-        await asyncio.wait([self._call], timeout=max(seconds, 0))
-        return self._score() if self._call.done() else None
+        call = self._call
+        await asyncio.wait([call], timeout=max(seconds, 0))
+        return self._score() if self._call is call and call.done() else None  # else `release` has answered it
 
     async def release(self) -> None:
         """Let go of the marker, so that other workers see it: end an open call, and give back what it took at the last moment."""

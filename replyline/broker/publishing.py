@@ -27,16 +27,19 @@ class Adder:
 
     def command(self, new: Publication) -> bytes:
         """The command that adds `new`."""
-        now = new.timestamp_ms if new.timestamp_ms is not None else time.time_ns() // 1_000_000
-        if new.delay_ms:
-            head, last = self._delayed, new.delay_ms
+        now = time.time_ns() // 1_000_000
+        made = now if new.timestamp_ms is None else new.timestamp_ms
+        delay_ms = new.delay_ms
+        if delay_ms:
+            delay_ms += now - made  # BullMQ counts a delay from the job's timestamp
+            head, last = self._delayed, delay_ms
         elif new.priority:
-            head, last = self._prioritized, now
+            head, last = self._prioritized, made
         else:
-            head, last = self._standard, now
+            head, last = self._standard, made
         # Prefix, id, name, time; parent key, parent dependencies, parent, repeat key and deduplication key are not used.
-        arguments = msgpack.packb([self._prefix, new.job_id, new.name, now, None, None, None, None, None])
-        options = _options(new.priority, new.delay_ms, new.attempts, new.keep_completed_s, new.keep_failed_s)
+        arguments = msgpack.packb([self._prefix, new.job_id, new.name, made, None, None, None, None, None])
+        options = _options(new.priority, delay_ms, new.attempts, new.keep_completed_s, new.keep_failed_s)
         return b"".join((head, bulk(arguments), bulk(new.data), bulk(options), bulk(str(last).encode())))
 
 

@@ -6,7 +6,7 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import aiohttp
 import msgspec
@@ -23,19 +23,21 @@ from replyline.channels.contract import (
     StatusUpdate,
     UnreadableCallback,
 )
-from replyline.channels.http_errors import failed_call, retry_after_s
+from replyline.channels.http_call import Answer, call
+from replyline.channels.reading import UNREADABLE, is_id, items, part, text
+from replyline.channels.signatures import same
 from replyline.channels.whatsapp_cloud_content import content_of
 from replyline.channels.whatsapp_cloud_errors import error_from, reason_of
 from replyline.errors import Permanent, Temporary
 from replyline.jobs import ChannelKind
-
-Part = TypeVar("Part")
 
 MAX_TEXT_CHARS = 4096
 """WhatsApp Cloud API, text messages: `body` has at most 4096 characters."""
 
 # Business-scoped user ids: a country code, a dot and an id (WhatsApp Cloud API, "Business-scoped user IDs").
 _BSUID = re.compile(r"^[A-Z]{2}\.")
+_MAX_NAME_CHARS = 512
+_MAX_DETAIL_CHARS = 1000
 _STATUSES: dict[str, DeliveryStatus] = {
     "sent": "SENT",
     "delivered": "DELIVERED",
@@ -60,47 +62,47 @@ class _Metadata(msgspec.Struct):
 
 
 class _Value(msgspec.Struct):
-    metadata: _Metadata | None = None
-    contacts: list[msgspec.Raw] = []
-    messages: list[msgspec.Raw] = []
-    statuses: list[msgspec.Raw] = []
+    metadata: _Metadata
+    contacts: msgspec.Raw = msgspec.Raw()
+    messages: msgspec.Raw = msgspec.Raw()
+    statuses: msgspec.Raw = msgspec.Raw()
 
 
 class _Change(msgspec.Struct):
     value: msgspec.Raw
-    field: str = ""
+    field: str
 
 
 class _Entry(msgspec.Struct):
-    changes: list[msgspec.Raw] = []
+    changes: msgspec.Raw = msgspec.Raw()
 
 
 class _Envelope(msgspec.Struct):
     object: str
-    entry: list[msgspec.Raw] = []
+    entry: list[msgspec.Raw]
 
 
 class _Message(msgspec.Struct):
     id: str
     type: str
-    timestamp: str | None = None
+    timestamp: str | float | None = None
     from_: str | None = msgspec.field(name="from", default=None)
     from_user_id: str | None = None
     group_id: str | None = None
 
 
 class _StatusError(msgspec.Struct):
-    code: int = 0
-    title: str = ""
-    message: str = ""
+    code: int
+    title: str | None = None
+    message: str | None = None
 
 
 class _Status(msgspec.Struct):
     id: str
     status: str
-    timestamp: str
+    timestamp: str | float | None = None
     biz_opaque_callback_data: str | None = None
-    errors: list[_StatusError] = []
+    errors: msgspec.Raw = msgspec.Raw()
 
 
 class _SentMessage(msgspec.Struct):
@@ -119,34 +121,33 @@ class WhatsAppCloud:
 
     def verify(self, account: ChannelAccount, headers: Mapping[str, str], raw: bytes) -> None:
         """Check `X-Hub-Signature-256`: HMAC-SHA256 of the raw body with the app secret (contracts §2.2)."""
-        given = headers.get("x-hub-signature-256", "")
         secret = account.secrets.get("app_secret", "")
         wanted = "sha256=" + hmac.new(secret.encode(), raw, hashlib.sha256).hexdigest()
-        if not secret or not hmac.compare_digest(given.encode(), wanted.encode()):
+        if not secret or not same(headers.get("x-hub-signature-256", ""), wanted):
             raise ForgedCallback("X-Hub-Signature-256 is missing or wrong")
 
     def parse(self, account: ChannelAccount, raw: bytes) -> Callback:
         """Read every entry, change, message and status of a batch; those of another number are ignored (contracts §2.2)."""
         try:
             envelope = msgspec.json.decode(raw, type=_Envelope)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise UnreadableCallback(f"not a WhatsApp callback: {error}") from error
         messages: list[InboundMessage] = []
         statuses: list[StatusUpdate] = []
         ignored = 0
         for value in _values(envelope):
-            if value is None or value.metadata is None or value.metadata.phone_number_id != account.external_id:
+            if value is None or value.metadata.phone_number_id != account.external_id:
                 ignored += 1
                 continue
             names = _names(value)
-            for message in value.messages:
-                read = _message(message, names)
-                ignored += read is None
-                messages += [read] if read else []
-            for status in value.statuses:
-                update = _status(status)
-                ignored += update is None
-                statuses += [update] if update else []
+            for raw_message in items(value.messages):
+                message = _message(raw_message, names)
+                ignored += message is None
+                messages += [message] if message else []
+            for raw_status in items(value.statuses):
+                status = _status(raw_status)
+                ignored += status is None
+                statuses += [status] if status else []
         return Callback(tuple(messages), tuple(statuses), ignored)
 
     async def send(self, account: ChannelAccount, message: OutgoingText, http: aiohttp.ClientSession) -> Accepted:
@@ -156,11 +157,8 @@ class WhatsAppCloud:
                 f"the text has {len(message.content)} characters, WhatsApp takes {MAX_TEXT_CHARS}",
                 reason="text_too_long",
             )
-        base, version, token = (
-            account.config.get("graph_base"),
-            account.config.get("graph_version"),
-            account.secrets.get("access_token"),
-        )
+        base, version = account.config.get("graph_base"), account.config.get("graph_version")
+        token = account.secrets.get("access_token")
         if not base or not version or not token:
             raise Permanent(
                 "the channel has no graph_base, graph_version or access_token", reason="channel_misconfigured"
@@ -174,23 +172,20 @@ class WhatsAppCloud:
             "text": {"body": message.content, "preview_url": False},
             "biz_opaque_callback_data": str(message.message_id),
         }
-        try:
-            async with http.post(
-                f"{base}/{version}/{account.external_id}/messages",
-                data=msgspec.json.encode(body),
-                headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-                allow_redirects=False,
-            ) as response:
-                answer = await response.read()
-                if response.status != 200:
-                    wait_s = retry_after_s(response.headers, 0.0)
-                    raise error_from(response.status, answer, wait_s or None)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise failed_call(error, "Meta") from error
+        answer = await call(
+            http,
+            "Meta",
+            f"{base.rstrip('/')}/{version}/{account.external_id}/messages",
+            body=msgspec.json.encode(body),
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            secret=token,
+        )
+        if not 200 <= answer.status < 300:
+            raise error_from(answer)
         return Accepted(_wamid(answer))
 
 
-def answer_handshake(account: ChannelAccount, query: Mapping[str, str]) -> str:
+def verification(account: ChannelAccount, query: Mapping[str, str]) -> str:
     """The challenge to send back when Meta verifies a callback URL (contracts §2.1).
 
     Raises:
@@ -198,7 +193,7 @@ def answer_handshake(account: ChannelAccount, query: Mapping[str, str]) -> str:
     """
     wanted = account.secrets.get("verify_token", "")
     given = query.get("hub.verify_token", "")
-    if query.get("hub.mode") != "subscribe" or not wanted or not hmac.compare_digest(given.encode(), wanted.encode()):
+    if query.get("hub.mode") != "subscribe" or not wanted or not same(given, wanted):
         raise ForgedCallback("hub.verify_token is not this channel's")
     return query.get("hub.challenge", "")
 
@@ -206,61 +201,67 @@ def answer_handshake(account: ChannelAccount, query: Mapping[str, str]) -> str:
 def _values(envelope: _Envelope) -> Iterator[_Value | None]:
     """The value of each change; None for one that cannot be read, or is of a field that is none of our business."""
     for raw_entry in envelope.entry:
-        entry = _read(raw_entry, _Entry)
+        entry = part(raw_entry, _Entry)
         if entry is None:
             yield None
             continue
-        for raw_change in entry.changes:
-            change = _read(raw_change, _Change)
-            yield _read(change.value, _Value) if change is not None and change.field == "messages" else None
+        for raw_change in items(entry.changes):
+            change = part(raw_change, _Change)
+            yield part(change.value, _Value) if change is not None and change.field == "messages" else None
 
 
 def _names(value: _Value) -> dict[str, str]:
     names: dict[str, str] = {}
-    for raw in value.contacts:
-        contact = _read(raw, _Contact)
+    for raw in items(value.contacts):
+        contact = part(raw, _Contact)
         if contact is not None and contact.profile is not None and contact.profile.name:
             for identity in (contact.wa_id, contact.user_id):
                 if identity:
-                    names[identity] = contact.profile.name
+                    names[identity] = text(contact.profile.name, _MAX_NAME_CHARS)
     return names
 
 
 def _message(raw: msgspec.Raw, names: Mapping[str, str]) -> InboundMessage | None:
-    """A message of a person to us; None for one that asks for no answer, or that cannot be read."""
-    message = _read(raw, _Message)
-    if message is None or message.group_id is not None or not message.id:
+    """A message of a person to us; None for one that asks for no answer, or that cannot be read.
+
+    A person who has a user id is known by it: it is always there, while the phone number comes and goes with their privacy
+    settings and would make them two contacts (WhatsApp Cloud API, "Business-scoped user IDs").
+    """
+    message = part(raw, _Message)
+    if message is None or message.group_id is not None or not is_id(message.id):
         return None
-    sender = message.from_ or message.from_user_id
+    sender = message.from_user_id or message.from_
+    reply_to = message.from_ or message.from_user_id
     content = content_of(message.type, bytes(raw))
-    if not sender or content is None:
+    if not sender or not reply_to or not is_id(sender) or not is_id(reply_to) or content is None:
         return None
-    kind: IdentityKind = "wa_id" if message.from_ else "bsuid"
+    kind: IdentityKind = "bsuid" if message.from_user_id else "wa_id"
     return InboundMessage(
         external_id=message.id,
         sender=sender,
         identity_kind=kind,
-        reply_to=sender,
+        reply_to=reply_to,
         content=content,
         content_type=message.type,
-        name=names.get(sender),
+        name=names.get(sender) or names.get(reply_to),
         provider_timestamp=_seconds(message.timestamp),
     )
 
 
 def _status(raw: msgspec.Raw) -> StatusUpdate | None:
-    status = _read(raw, _Status)
-    if status is None or status.status not in _STATUSES:
+    status = part(raw, _Status)
+    if status is None or status.status not in _STATUSES or not is_id(status.id):
         return None
     seconds = _seconds(status.timestamp)
-    error = status.errors[0] if status.errors else None
+    errors = [part(error, _StatusError) for error in items(status.errors)]
+    error = errors[0] if errors else None
     return StatusUpdate(
         external_id=status.id,
         status=_STATUSES[status.status],
         at=datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC),
         message_id=_our_id(status.biz_opaque_callback_data),
         error_reason=reason_of(error.code) if error else None,
-        error_detail=f"{error.code}: {error.title or error.message}" if error else None,
+        error_detail=text(f"{error.code}: {error.title or error.message}", _MAX_DETAIL_CHARS) if error else None,
     )
 
 
@@ -274,26 +275,17 @@ def _our_id(value: str | None) -> uuid.UUID | None:
 _LATEST_S = 4_102_444_800.0  # the year 2100: anything later is not a time
 
 
-def _seconds(text: str | None) -> float | None:
+def _seconds(stamp: str | float | None) -> float | None:
+    """Unix seconds, which Meta writes as text; None where they are no time."""
     try:
-        seconds = float(text) if text else None
+        seconds = float(stamp) if stamp else None
     except ValueError:
         return None
     return seconds if seconds is not None and 0 < seconds < _LATEST_S else None
 
 
-def _wamid(answer: bytes) -> str:
-    try:
-        messages = msgspec.json.decode(answer, type=_SendAnswer).messages
-    except msgspec.MsgspecError as error:
-        raise Temporary("Meta's answer names no message", reason="unreadable_answer", outcome_unknown=True) from error
-    if not messages:
+def _wamid(answer: Answer) -> str:
+    read = part(answer.body, _SendAnswer)
+    if read is None or not read.messages or not is_id(read.messages[0].id):
         raise Temporary("Meta's answer names no message", reason="unreadable_answer", outcome_unknown=True)
-    return messages[0].id
-
-
-def _read(raw: msgspec.Raw, kind: type[Part]) -> Part | None:
-    try:
-        return msgspec.json.decode(raw, type=kind)
-    except msgspec.MsgspecError:  # one bad item must not hide its neighbours; it is counted as ignored
-        return None
+    return read.messages[0].id

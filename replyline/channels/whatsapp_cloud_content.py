@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 import msgspec
 
-_MAX_CHARS = 65_536
+from replyline.channels.reading import part, text
 
 
 class _Text(msgspec.Struct):
@@ -31,9 +31,14 @@ class _Reply(msgspec.Struct):
     title: str
 
 
+class _Form(msgspec.Struct):
+    body: str | None = None
+
+
 class _Interactive(msgspec.Struct):
     button_reply: _Reply | None = None
     list_reply: _Reply | None = None
+    nfm_reply: _Form | None = None
 
 
 class _Order(msgspec.Struct):
@@ -58,20 +63,17 @@ _Part: TypeAlias = _Text | _Media | _Location | _Button | _Interactive | _Order
 
 def content_of(kind: str, raw: bytes) -> str | None:
     """What the person said, in words; None for kinds that ask for no answer (reactions, system notices) or cannot be read."""
-    try:
-        message = msgspec.json.decode(raw, type=_Message)
-    except msgspec.MsgspecError:
-        return None
-    part: _Part | None = getattr(message, kind, None) if kind in _Message.__struct_fields__ else None
     if kind == "contacts":
         return "[contacts]"
-    if part is None:
+    message = part(raw, _Message) if kind in _Message.__struct_fields__ else None
+    found: _Part | None = getattr(message, kind, None)
+    if found is None:
         return None
-    return (_words(kind, part) or f"[{kind}]")[:_MAX_CHARS]
+    return text(_words(kind, found) or "") or f"[{kind}]"
 
 
-def _words(kind: str, part: _Part) -> str | None:
-    match part:
+def _words(kind: str, found: _Part) -> str | None:
+    match found:
         case _Text(body):
             return body
         case _Media(caption, filename):
@@ -81,8 +83,9 @@ def _words(kind: str, part: _Part) -> str | None:
             return f"[location] {place} ({latitude}, {longitude})".replace("  ", " ")
         case _Button(text):
             return text
-        case _Interactive(button_reply, list_reply):
-            reply = button_reply or list_reply
-            return reply.title if reply else None
+        case _Interactive(button_reply, list_reply, form):
+            if reply := button_reply or list_reply:
+                return reply.title
+            return form.body if form else None
         case _Order(text):
             return f"[order] {text}" if text else None

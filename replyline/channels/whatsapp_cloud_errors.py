@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from replyline.channels.http_call import Answer
+from replyline.channels.reading import part
 from replyline.errors import JobError, Permanent, RateLimited, Temporary
 
 Action = Literal["retry", "later", "fail", "channel"]
@@ -40,7 +42,7 @@ def _rules() -> dict[int, Rule]:
         133004: Rule("retry", "server_unavailable"),
         135000: Rule("retry", "generic_user_error"),
         132069: Rule("later", "flow_throttled", 3600),
-        133015: Rule("channel", "number_recently_deleted"),
+        133015: Rule("later", "number_recently_deleted", 300),
     }
     channel = {
         "token_invalid": (0, 190),
@@ -85,12 +87,12 @@ RULES: Mapping[int, Rule] = _rules()
 class _Error(msgspec.Struct):
     code: int
     message: str = ""
-    is_transient: bool = False
+    is_transient: bool | None = None
     error_subcode: int | None = None
     error_data: object = None
 
 
-class _Answer(msgspec.Struct):
+class _ErrorAnswer(msgspec.Struct):
     error: _Error
 
 
@@ -100,36 +102,37 @@ def reason_of(code: int) -> str:
     return rule.reason if rule else f"meta_{code}"
 
 
-def error_from(status: int, body: bytes, retry_after_s: float | None) -> JobError:
+def error_from(answer: Answer) -> JobError:
     """The error that an answer other than 2xx stands for.
 
     Without a readable error the status decides. A server error may have come after the message went out, so its outcome is
     unknown (contracts §1.8).
     """
-    try:
-        error = msgspec.json.decode(body, type=_Answer).error
-    except msgspec.MsgspecError:
-        return _by_status(status, f"Meta answered {status}", retry_after_s)
-    said = f"Meta answered {status}, error {error.code}: {_details(error)}"
+    read = part(answer.body, _ErrorAnswer)
+    if read is None:
+        return _by_status(answer, f"Meta answered {answer.status}")
+    error = read.error
+    said = f"Meta answered {answer.status}, error {error.code}: {_details(error)}"
     rule = RULES.get(error.code)
     if error.code == 100 and error.error_subcode == 33:  # contracts §1.6: the number is gone, not the message wrong
         rule = RULES[33]
     if rule is None:
         if error.is_transient:
-            return Temporary(said, reason=f"meta_{error.code}", outcome_unknown=status >= 500)
-        return _by_status(status, said, retry_after_s)
+            return Temporary(said, reason=f"meta_{error.code}", outcome_unknown=answer.status >= 500)
+        return _by_status(answer, said)
     match rule.action:
         case "retry":
-            return Temporary(said, reason=rule.reason, outcome_unknown=status >= 500)
+            return Temporary(said, reason=rule.reason, outcome_unknown=answer.status >= 500)
         case "later":
-            return RateLimited(said, after=retry_after_s or rule.after_s, reason=rule.reason)
+            return RateLimited(said, after=answer.retry_after_s or rule.after_s, reason=rule.reason)
         case "fail" | "channel":
             return Permanent(said, reason=rule.reason)
 
 
-def _by_status(status: int, said: str, retry_after_s: float | None) -> JobError:
+def _by_status(answer: Answer, said: str) -> JobError:
+    status = answer.status
     if status == 429:
-        return RateLimited(said, after=retry_after_s or 5.0, reason="rate_limited")
+        return RateLimited(said, after=answer.retry_after_s or 5.0, reason="rate_limited")
     if status >= 500 or status in {408, 425}:
         return Temporary(said, reason=f"http_{status}", outcome_unknown=status >= 500)
     return Permanent(said, reason=f"http_{status}")

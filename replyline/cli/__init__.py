@@ -8,7 +8,7 @@ import typer
 
 from replyline import __version__
 from replyline.broker import BrokerUnavailable
-from replyline.cli import queues, records, serve
+from replyline.cli import connected, queues, records, serve
 from replyline.cli.follow import send, trace
 from replyline.cli.output import errors, print_json, print_rows
 from replyline.cli.running import CommandFailed, Exit
@@ -35,9 +35,9 @@ app.command()(send)
 app.command()(trace)
 app.command()(queues.queues)
 app.add_typer(queues.dead_letters, name="dead-letters")
-for group in records.GROUPS:
+for group in (*records.GROUPS, *connected.GROUPS):
     app.add_typer(group)
-app.command()(records.usage)
+app.command()(connected.usage)
 app.command()(serve.standins)
 app.command("redis-cli", context_settings={"ignore_unknown_options": True})(queues.redis_cli)
 

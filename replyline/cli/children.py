@@ -149,5 +149,5 @@ class Children:
 
 async def _all_ended(processes: "list[subprocess.Popen[bytes]]", patience_s: float) -> None:
     deadline = time.monotonic() + patience_s
-    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:  # noqa: ASYNC110  no event tells
         await asyncio.sleep(_LOOK_EVERY_S)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Annotated, TypeVar
 
 import hiredis
+import msgspec
 import typer
 
 from replyline.app import App
@@ -27,20 +28,34 @@ Result = TypeVar("Result")
 _WINDOW_S = 60.0
 
 
+class _QueueRow(msgspec.Struct):
+    queue: str
+    waiting: int
+    delayed: int
+    active: int
+    completed: int
+    failed: int
+    paused: bool
+    oldest_s: float | None
+    done_last_minute: int
+    average_run_s: float | None
+    average_wait_s: float | None
+
+
 def queues(as_json: AsJson = False) -> None:
     """Show each queue: how many jobs are in each state, the oldest that could run, and the last minute's rate and times."""
     rows = run(_queue_rows())
     if as_json:
-        print_json(rows)
+        print_json(msgspec.to_builtins(rows))
         return
     shown = [
-        row
-        | {
-            "oldest": seconds(row["oldest_s"]),
-            "per_min": row["done_last_minute"],
-            "run": seconds(row["average_run_s"]),
-            "wait": seconds(row["average_wait_s"]),
-            "queue": f"{row['queue']} (paused)" if row["paused"] else row["queue"],
+        {
+            **msgspec.to_builtins(row),
+            "queue": f"{row.queue} (paused)" if row.paused else row.queue,
+            "oldest": seconds(row.oldest_s),
+            "per_min": row.done_last_minute,
+            "run": seconds(row.average_run_s),
+            "wait": seconds(row.average_wait_s),
         }
         for row in rows
     ]
@@ -52,7 +67,7 @@ def queues(as_json: AsJson = False) -> None:
     )
 
 
-async def _queue_rows() -> list[dict[str, object]]:
+async def _queue_rows() -> list[_QueueRow]:
     async with open_here() as app:
         rates = {rate.queue: rate for rate in await read_rates(app.database, window_s=_WINDOW_S)}
         rows = []
@@ -61,19 +76,19 @@ async def _queue_rows() -> list[dict[str, object]]:
             oldest = await app.broker.oldest_waiting_ms(queue)
             rate = rates.get(queue)
             rows.append(
-                {
-                    "queue": queue,
-                    "waiting": counts.waiting + counts.prioritized,
-                    "delayed": counts.delayed,
-                    "active": counts.active,
-                    "completed": counts.completed,
-                    "failed": counts.failed,
-                    "paused": counts.is_paused,
-                    "oldest_s": None if oldest is None or queue == DEAD_LETTER else max(0, now_ms() - oldest) / 1000,
-                    "done_last_minute": rate.done if rate else 0,
-                    "average_run_s": rate.average_run_s if rate else None,
-                    "average_wait_s": rate.average_wait_s if rate else None,
-                }
+                _QueueRow(
+                    queue=queue,
+                    waiting=counts.waiting + counts.prioritized,
+                    delayed=counts.delayed,
+                    active=counts.active,
+                    completed=counts.completed,
+                    failed=counts.failed,
+                    paused=counts.is_paused,
+                    oldest_s=None if oldest is None or queue == DEAD_LETTER else max(0, now_ms() - oldest) / 1000,
+                    done_last_minute=rate.done if rate else 0,
+                    average_run_s=rate.average_run_s if rate else None,
+                    average_wait_s=rate.average_wait_s if rate else None,
+                )
             )
         return rows
 
@@ -113,6 +128,7 @@ def show(job: uuid.UUID, customer: OfCustomer = None, as_json: AsJson = False) -
 @dead_letters.command()
 def replay(
     job: Annotated[list[uuid.UUID] | None, typer.Argument(help="Ids, as `list` shows them.")] = None,
+    *,
     all_: Annotated[bool, typer.Option("--all", help="All that --queue, --reason and --customer select.")] = False,
     queue: Annotated[str | None, typer.Option(help="With --all: only of this queue.")] = None,
     reason: Annotated[str | None, typer.Option(help="With --all: only with this reason.")] = None,
@@ -126,6 +142,7 @@ def replay(
 @dead_letters.command()
 def discard(
     job: Annotated[list[uuid.UUID] | None, typer.Argument(help="Ids, as `list` shows them.")] = None,
+    *,
     all_: Annotated[bool, typer.Option("--all", help="All that --queue, --reason and --customer select.")] = False,
     queue: Annotated[str | None, typer.Option(help="With --all: only of this queue.")] = None,
     reason: Annotated[str | None, typer.Option(help="With --all: only with this reason.")] = None,

@@ -61,7 +61,7 @@ async def _api(settings: Settings) -> None:
         log.info("api.started", url=f"http://{settings.host}:{settings.port}")
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         if not serving.done():
-            server.stop()
+            server.stop()  # type: ignore[no-untyped-call]
         stopping.cancel()
         await serving
     log.info("api.stopped")

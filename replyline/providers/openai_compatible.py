@@ -10,6 +10,7 @@ from replyline.errors import Permanent, Temporary
 from replyline.providers.contract import ProviderAccount, Question, Reply
 from replyline.providers.openai_errors import error_from
 from replyline.providers.prompt import conversation, system_text
+from replyline.webhooks import read_at_most
 
 _MAX_ANSWER_BYTES = 4_000_000
 
@@ -37,7 +38,7 @@ class _Usage(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     model: str | None = None
     usage: _Usage | None = None
 
@@ -73,20 +74,18 @@ class OpenAiCompatible:
                 headers=headers,
                 allow_redirects=False,
             ) as response:
-                answer = (
-                    await response.content.read(_MAX_ANSWER_BYTES) if response.status != 200 else await response.read()
-                )
+                answer = await read_at_most(response, _MAX_ANSWER_BYTES)
                 if response.status != 200:
-                    raise error_from(response.status, answer, response.headers)
+                    raise error_from(response.status, answer, response.headers, secret=account.key)
         except TimeoutError as error:
             raise Temporary("the provider did not answer in time", reason="provider_timeout") from error
-        except aiohttp.InvalidURL as error:
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise Permanent("the provider's base URL is not a URL", reason="provider_misconfigured") from error
         except aiohttp.ClientError as error:
             raise Temporary(
                 f"the provider cannot be reached: {type(error).__name__}", reason="provider_connection"
             ) from error
-        return _reply(answer, account.model)
+        return _reply(answer, account)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -102,24 +101,23 @@ class OpenAiCompatible:
         return self._http
 
 
-def _reply(raw: bytes, asked_model: str) -> Reply:
+def _reply(raw: bytes, account: ProviderAccount) -> Reply:
     try:
         answer = _decoder.decode(raw)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Temporary("the provider's answer cannot be read", reason="provider_unreadable") from error
     if not answer.choices:  # OpenRouter reports errors inside a 200 (contracts §5.1)
-        inner = error_from(502, raw, {})
-        raise inner
+        raise error_from(200, raw, {}, secret=account.key)
     choice = answer.choices[0]
     if choice.finish_reason == "content_filter" or choice.message.refusal:
         raise Permanent("the provider refused the content", reason="content_filter")
-    text = (choice.message.content or "").strip()
+    text = (choice.message.content or "").replace("\x00", "").strip()
     if not text:
         raise Temporary("the provider's answer is empty", reason="provider_empty_answer")
     usage = answer.usage or _Usage()
     return Reply(
         text=text,
-        model=answer.model or asked_model,
+        model=answer.model or account.model or "",
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.completion_tokens,
         cached_tokens=usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else None,

@@ -1,15 +1,18 @@
 """What an answer of the OpenAI dialect other than 200 means for the turn (contracts §5.2)."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Set
 
 import msgspec
 
 from replyline.errors import JobError, Permanent, RateLimited, Temporary
+from replyline.webhooks import retry_after_s
 
-DEFAULT_WAIT_S = 5.0
+_DEFAULT_WAIT_S = 5.0
 _LONGEST_WAIT_S = 600.0
 _QUOTA = frozenset({"insufficient_quota", "credit_balance_exhausted", "project_spend_limit_exceeded", "billing_error"})
 _FILTERED = frozenset({"content_filter", "content_policy_violation"})
+_TOO_LONG = frozenset({"context_length_exceeded"})
 
 
 class _Error(msgspec.Struct):
@@ -22,23 +25,28 @@ class _ErrorAnswer(msgspec.Struct):
     error: _Error
 
 
-def error_from(status: int, body: bytes, headers: Mapping[str, str]) -> JobError:
-    """The failure in our words; a `Retry-After` is honoured up to ten minutes."""
+def error_from(status: int, body: bytes, headers: Mapping[str, str], *, secret: str | None) -> JobError:
+    """The failure in our words, without the key that was sent; a wait that is asked for is honoured up to ten minutes."""
     try:
         error = msgspec.json.decode(body, type=_ErrorAnswer).error
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         error = _Error()
-    named = {str(error.code), str(error.type)}
+    if status == 200:  # an error inside a good answer has its status as its code (OpenRouter, "Errors")
+        status = error.code if isinstance(error.code, int) else 502
     said = f"the provider answered {status}: {error.message or error.code or 'no reason'}"
+    if secret:
+        said = said.replace(secret, "[redacted]")
+    return classify(status, {str(error.code), str(error.type)}, said, wait_s(headers))
+
+
+def classify(status: int, named: Set[str], said: str, after_s: float) -> JobError:
+    """The failure by what the answer calls it (`code` and `type`), else by its HTTP status."""
     if named & _QUOTA or status == 402:
         return Permanent(said, reason="provider_quota")
     if named & _FILTERED:
         return Permanent(said, reason="content_filter")
-    return classify(status, said, wait_s(headers))
-
-
-def classify(status: int, said: str, after_s: float) -> JobError:
-    """By HTTP status alone."""
+    if named & _TOO_LONG:
+        return Permanent(said, reason="context_too_long")
     if status in {429, 498}:  # 498 is Groq's "capacity exceeded"
         return RateLimited(said, after=after_s, reason="provider_rate_limited")
     if status in {401, 403}:
@@ -53,10 +61,16 @@ def classify(status: int, said: str, after_s: float) -> JobError:
 
 
 def wait_s(headers: Mapping[str, str]) -> float:
-    """Seconds to wait: `retry-after-ms`, `retry-after` in seconds, or 5 (contracts §5.1, rate headers)."""
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return min(max(float(headers.get(name, "")) * scale, 0.0), _LONGEST_WAIT_S)
-        except ValueError:
-            continue
-    return DEFAULT_WAIT_S
+    """Seconds to wait: `retry-after-ms`, else `Retry-After`, else 5 (contracts §5.1, rate headers); at most 600."""
+    try:
+        asked: float | None = float(headers.get("retry-after-ms", "")) / 1000
+    except ValueError:
+        asked = retry_after_s(headers)
+    return bounded(asked)
+
+
+def bounded(asked_s: float | None) -> float:
+    """The wait that was asked for, 0 to 600 seconds; 5 where none was."""
+    if asked_s is None or math.isnan(asked_s):
+        return _DEFAULT_WAIT_S
+    return min(max(asked_s, 0.0), _LONGEST_WAIT_S)

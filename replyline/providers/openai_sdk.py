@@ -1,15 +1,17 @@
 """OpenAI through its own SDK, behind `pydantic-ai-slim`'s direct model requests: the optional extra `replyline[openai]`."""
 
+import asyncio
 from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar
 
 from replyline.errors import JobError, Permanent, RateLimited, Temporary
 from replyline.providers.contract import ProviderAccount, Question, Reply
-from replyline.providers.openai_errors import DEFAULT_WAIT_S, classify
+from replyline.providers.openai_errors import bounded, classify
 from replyline.providers.prompt import conversation, system_text
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+    from pydantic_ai.exceptions import AgentRunError
     from pydantic_ai.messages import ModelMessage, ModelResponse
 
 _CLIENTS_KEPT = 256
@@ -44,24 +46,18 @@ class OpenAiSdk:
         client = self._client(account.base_url, account.key)
         model = self._models.OpenAIChatModel(account.model, provider=OpenAIProvider(openai_client=client))
         try:
-            response = await model_request(
-                model, _messages(question), model_settings={"max_tokens": account.max_output_tokens}
-            )
-        except exceptions.ContentFilterError as error:
-            raise Permanent("the provider refused the content", reason="content_filter") from error
-        except exceptions.ModelQuotaExceededError as error:
-            raise Permanent(f"the provider's quota is used up: {error}", reason="provider_quota") from error
-        except exceptions.ModelRateLimitError as error:
-            wait_s = error.retry_after if error.retry_after is not None else DEFAULT_WAIT_S
-            raise RateLimited(str(error), after=wait_s, reason="provider_rate_limited") from error
-        except exceptions.ModelHTTPError as error:
-            raise _of_status(error.status_code, str(error)) from error
-        except exceptions.ModelTimeoutError as error:
+            async with asyncio.timeout(
+                self._timeout_s
+            ):  # the SDK's own timeout is for each read, not for the whole call
+                response = await model_request(
+                    model, _messages(question), model_settings={"max_tokens": account.max_output_tokens}
+                )
+        except (TimeoutError, exceptions.ModelTimeoutError, exceptions.ModelRequestTimeout) as error:
             raise Temporary("the provider did not answer in time", reason="provider_timeout") from error
-        except exceptions.ModelConnectionError as error:
-            raise Temporary(f"the provider cannot be reached: {error}", reason="provider_connection") from error
-        except (exceptions.ModelAPIError, exceptions.UnexpectedModelBehavior) as error:
-            raise Temporary(f"the provider's answer cannot be used: {error}", reason="provider_unreadable") from error
+        except exceptions.AgentRunError as error:
+            raise _in_our_words(error, str(error).replace(account.key, "[redacted]")) from error
+        except RecursionError as error:  # the SDK reads JSON as deep as it comes
+            raise Temporary("the provider's answer cannot be read", reason="provider_unreadable") from error
         return _reply(response, account.model)
 
     async def close(self) -> None:
@@ -104,7 +100,7 @@ def _messages(question: Question) -> "list[ModelMessage]":
 def _reply(response: "ModelResponse", asked_model: str) -> Reply:
     if response.finish_reason == "content_filter":
         raise Permanent("the provider refused the content", reason="content_filter")
-    text = (response.text or "").strip()
+    text = (response.text or "").replace("\x00", "").strip()
     if not text:
         raise Temporary("the provider's answer is empty", reason="provider_empty_answer")
     usage = response.usage
@@ -119,5 +115,23 @@ def _reply(response: "ModelResponse", asked_model: str) -> Reply:
     )
 
 
-def _of_status(status: int, said: str) -> JobError:
-    return classify(status, said, DEFAULT_WAIT_S)
+def _in_our_words(error: "AgentRunError", said: str) -> JobError:
+    """The most telling category first: an HTTP error of `pydantic-ai` belongs to one of the others as well."""
+    from pydantic_ai import exceptions  # noqa: PLC0415  see the class
+
+    match error:
+        case exceptions.ContentFilterError():
+            return Permanent("the provider refused the content", reason="content_filter")
+        case exceptions.ModelQuotaExceededError():
+            return Permanent(said, reason="provider_quota")
+        case exceptions.ModelContextWindowExceededError():
+            return Permanent(said, reason="context_too_long")
+        case exceptions.ModelRateLimitError():
+            return RateLimited(said, after=bounded(error.retry_after), reason="provider_rate_limited")
+        case exceptions.ModelHTTPError():
+            named = {str(error.provider_error_code), str(error.provider_error_type)}
+            return classify(error.status_code, named, said, bounded(error.retry_after))
+        case exceptions.ModelConnectionError():
+            return Temporary(said, reason="provider_connection")
+        case _:
+            return Temporary(said, reason="provider_unreadable")

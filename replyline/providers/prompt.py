@@ -13,7 +13,8 @@ def system_text(question: Question) -> str:
     parts = [question.instructions] if question.instructions else []
     if question.passages:
         passages = "\n\n".join(f"[{passage.title}]\n{passage.text}" for passage in question.passages)
-        parts.append(_REFERENCE.format(passages=passages.replace("reference>>>", "")))
+        # No passage can close the fence: whoever writes the knowledge base would else speak as the customer.
+        parts.append(_REFERENCE.format(passages=passages.replace(">>>", "> > >")))
     return "\n\n".join(parts)
 
 

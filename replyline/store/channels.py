@@ -1,6 +1,6 @@
-"""Channels: the connected accounts, with their secrets sealed."""
+"""Channels: connected accounts, what each kind needs to work, and their secrets, which go in and never come out."""
 
-import secrets
+import secrets as tokens
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ import msgspec
 
 from replyline.ids import new_id
 from replyline.jobs import ChannelKind
-from replyline.store.database import Database
+from replyline.store.database import Connection, Database
 from replyline.vault import Vault
 
 
@@ -33,6 +33,11 @@ class Channel:
     created_at: datetime
     updated_at: datetime
 
+    @property
+    def has_secrets(self) -> bool:
+        """Whether any secret was set."""
+        return self.secrets_sealed is not None
+
     def open_secrets(self, vault: Vault) -> dict[str, str]:
         """The secrets in clear.
 
@@ -45,9 +50,10 @@ class Channel:
 
 
 class ChannelChanges(TypedDict, total=False):
-    """What may be changed; what is left out stays. Secrets are replaced one by one: a name left out keeps its value."""
+    """What may be changed; what is left out stays. `config` replaces the old one, `secrets` replace those they name."""
 
     name: str
+    chatbot_id: uuid.UUID
     external_id: str
     config: Mapping[str, str]
     secrets: Mapping[str, str]
@@ -64,7 +70,8 @@ class Form:
 
 
 FORMS: Mapping[ChannelKind, Form] = {
-    "WIDGET": Form(frozenset(), frozenset(), frozenset()),
+    # The visitor secret is ours: it signs what proves that a visitor is the one who wrote.
+    "WIDGET": Form(frozenset(), frozenset({"visitor_secret"}), frozenset({"visitor_secret"})),
     "WHATSAPP_CLOUD": Form(
         frozenset({"graph_base", "graph_version"}),
         frozenset({"app_secret", "verify_token", "access_token"}),
@@ -77,21 +84,27 @@ FORMS: Mapping[ChannelKind, Form] = {
 
 
 class ChannelRefused(Exception):
-    """The channel cannot be so; the message says what is missing, unknown or taken."""
+    """The channel cannot be so; the message says what is missing or unknown."""
+
+
+class ChannelTaken(ChannelRefused):
+    """The account is already connected as another channel."""
 
 
 _INSERT = """
-INSERT INTO channels (id, customer_id, chatbot_id, kind, name, channel_key, external_id, config, secrets_sealed)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9) RETURNING *
+INSERT INTO channels (id, customer_id, chatbot_id, kind, name, channel_key, external_id, config, secrets_sealed, enabled)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, $10) RETURNING *
 """
 _UPDATE = """
-UPDATE channels SET name = coalesce($3, name), external_id = coalesce($4, external_id), config = coalesce($5::jsonb, config),
-    secrets_sealed = coalesce($6, secrets_sealed), enabled = coalesce($7, enabled), updated_at = now()
+UPDATE channels
+SET name = $3, chatbot_id = $4, external_id = $5, config = $6::jsonb, secrets_sealed = $7, enabled = $8, updated_at = now()
 WHERE id = $1 AND customer_id = $2 RETURNING *
 """
 _LIST = """
-SELECT * FROM channels WHERE customer_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3
+SELECT * FROM channels
+WHERE customer_id = $1 AND ($2::uuid IS NULL OR chatbot_id = $2) AND ($3::uuid IS NULL OR id > $3) ORDER BY id LIMIT $4
 """
+_LOCK = "SELECT * FROM channels WHERE id = $1 AND customer_id = $2 FOR UPDATE"
 _GET = "SELECT * FROM channels WHERE id = $1 AND customer_id = $2"
 _DELETE = "DELETE FROM channels WHERE id = $1 AND customer_id = $2 RETURNING id"
 _FIND: Mapping[Literal["id", "channel_key", "site_key"], str] = {
@@ -111,43 +124,52 @@ async def create(
     name: str,
     external_id: str | None = None,
     config: Mapping[str, str] | None = None,
-    channel_secrets: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    enabled: bool = True,
 ) -> Channel:
-    """Connect an account. A widget without an `external_id` gets a site key.
+    """Connect an account. Its `channel_key`, which the callback URL names, is made here, and so is a widget's site key.
 
     Raises:
         ChannelRefused: see there.
     """
-    if external_id is None:
-        if kind != "WIDGET":
-            what = "phone_number_id" if kind == "WHATSAPP_CLOUD" else "session"
-            raise ChannelRefused(f"external_id is missing: the {what} of the account")
-        external_id = f"site_{secrets.token_urlsafe(18)}"
-    _check(kind, config or {}, channel_secrets or {}, complete=True)
-    record = await _write(
-        db,
-        _INSERT,
-        new_id(),
-        customer_id,
-        chatbot_id,
-        kind,
-        name,
-        secrets.token_urlsafe(24),
-        external_id,
-        msgspec.json.encode(config or {}).decode(),
-        _sealed(channel_secrets or {}, vault),
-    )
-    if record is None:
-        raise LookupError("an inserted channel was not returned")
-    return _channel(record)
+    given = dict(secrets or {})
+    if kind == "WIDGET":
+        external_id = external_id or f"site_{tokens.token_urlsafe(18)}"
+        given.setdefault("visitor_secret", tokens.token_urlsafe(32))
+    if not external_id:
+        what = "phone_number_id" if kind == "WHATSAPP_CLOUD" else "session"
+        raise ChannelRefused(f"external_id is missing: the {what} of the account")
+    _check_names(kind, config or {}, given)
+    _check_complete(kind, config or {}, given)
+    with _refusals():
+        async with db.connection() as connection:
+            record = await connection.fetchrow(
+                _INSERT,
+                new_id(),
+                customer_id,
+                chatbot_id,
+                kind,
+                name,
+                tokens.token_urlsafe(24),
+                external_id,
+                _json(config or {}),
+                _sealed(given, vault),
+                enabled,
+            )
+    return _written(record)
 
 
 async def list_page(
-    db: Database, *, customer_id: uuid.UUID, after: uuid.UUID | None = None, limit: int = 50
+    db: Database,
+    *,
+    customer_id: uuid.UUID,
+    chatbot_id: uuid.UUID | None = None,
+    after: uuid.UUID | None = None,
+    limit: int = 50,
 ) -> Sequence[Channel]:
-    """A page of the customer's channels, oldest first, after the one given."""
+    """A page of the customer's channels (of one chatbot, where it is named), oldest first, after the one given."""
     async with db.connection() as connection:
-        return [_channel(record) for record in await connection.fetch(_LIST, customer_id, after, limit)]
+        return [_channel(record) for record in await connection.fetch(_LIST, customer_id, chatbot_id, after, limit)]
 
 
 async def get(db: Database, channel_id: uuid.UUID, *, customer_id: uuid.UUID) -> Channel | None:
@@ -160,28 +182,38 @@ async def get(db: Database, channel_id: uuid.UUID, *, customer_id: uuid.UUID) ->
 async def update(
     db: Database, vault: Vault, channel_id: uuid.UUID, *, customer_id: uuid.UUID, changes: ChannelChanges
 ) -> Channel | None:
-    """Change the channel; None where the customer has no such one.
+    """Change the channel; None where the customer has no such one. What runs may use the old values 5 seconds longer.
 
     Raises:
         ChannelRefused: see there.
+        UnreadableSecret: config or secrets are changed beside secrets that this deployment cannot open.
     """
-    current = await get(db, channel_id, customer_id=customer_id)
-    if current is None:
-        return None
-    new_secrets = {**current.open_secrets(vault), **changes["secrets"]} if "secrets" in changes else None
-    _check(current.kind, changes.get("config", {}), changes.get("secrets", {}), complete=False)
-    record = await _write(
-        db,
+    with _refusals():
+        async with db.transaction() as connection:
+            record = await connection.fetchrow(_LOCK, channel_id, customer_id)
+            return None if record is None else await _change(connection, vault, _channel(record), changes)
+
+
+async def _change(connection: Connection, vault: Vault, old: Channel, changes: ChannelChanges) -> Channel:
+    config = changes.get("config", old.config)
+    sealed = old.secrets_sealed
+    if "config" in changes or "secrets" in changes:
+        _check_names(old.kind, config, changes.get("secrets", {}))
+        kept = {**old.open_secrets(vault), **changes.get("secrets", {})}
+        _check_complete(old.kind, config, kept)
+        sealed = _sealed(kept, vault)
+    record = await connection.fetchrow(
         _UPDATE,
-        channel_id,
-        customer_id,
-        changes.get("name"),
-        changes.get("external_id"),
-        msgspec.json.encode(changes["config"]).decode() if "config" in changes else None,
-        None if new_secrets is None else _sealed(new_secrets, vault),
-        changes.get("enabled"),
+        old.id,
+        old.customer_id,
+        changes.get("name", old.name),
+        changes.get("chatbot_id", old.chatbot_id),
+        changes.get("external_id", old.external_id),
+        _json(config),
+        sealed,
+        changes.get("enabled", old.enabled),
     )
-    return None if record is None else _channel(record)
+    return _written(record)
 
 
 async def delete(db: Database, channel_id: uuid.UUID, *, customer_id: uuid.UUID) -> bool:
@@ -211,31 +243,50 @@ async def _find(db: Database, by: Literal["id", "channel_key", "site_key"], valu
     return None if record is None else _channel(record)
 
 
-async def _write(db: Database, statement: str, *values: object) -> asyncpg.Record | None:
-    try:
-        async with db.connection() as connection:
-            return await connection.fetchrow(statement, *values)
-    except asyncpg.UniqueViolationError as error:
-        raise ChannelRefused("another channel of this kind already has this external_id") from error
-    except asyncpg.ForeignKeyViolationError as error:
-        raise ChannelRefused("the customer has no such chatbot") from error
-    except asyncpg.CheckViolationError as error:
-        raise ChannelRefused(f"refused by {error.constraint_name}") from error
+class _refusals:
+    """Says in the caller's words which constraint refused a row."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, asyncpg.UniqueViolationError):
+            raise ChannelTaken("a channel of this kind already has this external_id") from error
+        if isinstance(error, asyncpg.ForeignKeyViolationError):
+            raise ChannelRefused("the customer has no such chatbot") from error
+        if isinstance(error, asyncpg.CheckViolationError):
+            raise ChannelRefused(f"refused by {error.constraint_name}") from error
 
 
-def _check(kind: ChannelKind, config: Mapping[str, str], given: Mapping[str, str], *, complete: bool) -> None:
+def _check_names(kind: ChannelKind, config: Mapping[str, str], secrets: Mapping[str, str]) -> None:
     form = FORMS[kind]
-    unknown = sorted((config.keys() - form.config) | (given.keys() - form.secrets))
-    if unknown:
-        allowed = ", ".join(sorted(form.config | form.secrets)) or "nothing"
-        raise ChannelRefused(f"{kind} has no {', '.join(unknown)}; it takes {allowed}")
-    missing = sorted(form.required - config.keys() - given.keys())
-    if complete and missing:
+    for part, given, known in (("config", config, form.config), ("secrets", secrets, form.secrets)):
+        unknown = sorted(given.keys() - known)
+        if unknown:
+            raise ChannelRefused(
+                f"{kind} has no {part} {', '.join(unknown)}; known: {', '.join(sorted(known)) or 'none'}"
+            )
+
+
+def _check_complete(kind: ChannelKind, config: Mapping[str, str], secrets: Mapping[str, str]) -> None:
+    given = {name for name, value in (*config.items(), *secrets.items()) if value}
+    missing = sorted(FORMS[kind].required - given)
+    if missing:
         raise ChannelRefused(f"{kind} needs {', '.join(missing)}")
 
 
 def _sealed(values: Mapping[str, str], vault: Vault) -> str | None:
-    return vault.seal(msgspec.json.encode(values).decode()) if values else None
+    return vault.seal(_json(values)) if values else None
+
+
+def _json(values: Mapping[str, str]) -> str:
+    return msgspec.json.encode(dict(values)).decode()
+
+
+def _written(record: asyncpg.Record | None) -> Channel:
+    if record is None:
+        raise LookupError("a written channel was not returned")
+    return _channel(record)
 
 
 def _channel(record: asyncpg.Record) -> Channel:

@@ -37,6 +37,11 @@ class Chatbot:
     created_at: datetime
     updated_at: datetime
 
+    @property
+    def has_provider_key(self) -> bool:
+        """Whether a key was set."""
+        return self.provider_key_sealed is not None
+
     def provider_key(self, vault: Vault) -> str | None:
         """The provider's key in clear, None where none was set.
 

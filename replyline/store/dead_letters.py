@@ -1,4 +1,4 @@
-"""Dead letters, as an operator looks at them; replaying and discarding are moves."""
+"""Dead letters to look at: which jobs were given up, why, and with what history; personal text and secrets are taken out."""
 
 import uuid
 from collections.abc import Sequence
@@ -8,48 +8,52 @@ from datetime import datetime
 import asyncpg
 import msgspec
 
+from replyline.redaction import redact
 from replyline.store.database import Database
+from replyline.store.moves.setbacks import Failure
 
-_PERSONAL = ("content", "externalUserId", "contactName", "replyTo")
+# What a person wrote, and what they are reached by (see replyline/jobs.py): how long it is may be seen, what it says may not.
+_PERSONAL = frozenset({"content", "contactName", "externalUserId", "replyTo", "unreadable"})
+_MOST_IDS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetterRecord:
-    """A job that was given up, with every error that was kept; personal text in its payload is left out."""
+class DeadLetter:
+    """A job that was given up. `generation` is how often it had been published again before."""
 
     id: uuid.UUID
     queue: str
     reason: str
+    attempts: int
+    generation: int
     customer_id: uuid.UUID | None
     conversation_id: uuid.UUID | None
     message_id: uuid.UUID | None
     trace_id: uuid.UUID
-    attempts: int
-    generation: int
-    payload: dict[str, object]
-    errors: list[dict[str, object]]
+    payload: object
+    errors: Sequence[Failure]
     worker: str | None
     created_at: datetime
-    finished_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
 
 
-_SELECT = """
-SELECT id, queue, coalesce(reason, 'unknown') AS reason, customer_id, conversation_id, message_id, trace_id, attempts, generation,
-       payload::text AS payload, errors::text AS errors, worker, created_at, finished_at
-FROM jobs
-WHERE state = 'DEAD' AND ($1::uuid IS NULL OR customer_id = $1)
+_COLUMNS = """
+id, queue, coalesce(reason, 'unknown') AS reason, attempts, generation, customer_id, conversation_id, message_id, trace_id,
+payload::text AS payload, errors::text AS errors, worker, created_at, started_at, finished_at
+"""
+_CHOSEN = """
+state = 'DEAD' AND ($1::uuid IS NULL OR customer_id = $1) AND ($2::text IS NULL OR queue = $2)
+AND ($3::text IS NULL OR reason = $3)
 """
 _LIST = f"""
-{_SELECT} AND ($2::text IS NULL OR queue = $2) AND ($3::text IS NULL OR reason = $3) AND ($4::uuid IS NULL OR id < $4)
-ORDER BY id DESC LIMIT $5
-"""
-_GET = f"{_SELECT} AND id = $2"
-_IDS = """
-SELECT id FROM jobs WHERE state = 'DEAD' AND ($1::uuid IS NULL OR customer_id = $1)
-  AND ($2::text IS NULL OR queue = $2) AND ($3::text IS NULL OR reason = $3) ORDER BY id LIMIT 100000
-"""
+SELECT {_COLUMNS} FROM jobs WHERE {_CHOSEN} AND ($4::uuid IS NULL OR id < $4) ORDER BY id DESC LIMIT $5
+"""  # noqa: S608  the columns and conditions are the constants above
+_GET = f"SELECT {_COLUMNS} FROM jobs WHERE state = 'DEAD' AND id = $1 AND ($2::uuid IS NULL OR customer_id = $2)"  # noqa: S608
+_IDS = f"SELECT id FROM jobs WHERE {_CHOSEN} ORDER BY id LIMIT $4"  # noqa: S608  as above
 _COUNT = """
-SELECT queue, coalesce(reason, 'unknown') AS reason, count(*)::int AS count FROM jobs WHERE state = 'DEAD' GROUP BY 1, 2
+SELECT queue, coalesce(reason, 'unknown') AS reason, count(*)::int AS count FROM jobs WHERE state = 'DEAD'
+GROUP BY 1, 2 ORDER BY 1, 2
 """
 
 
@@ -61,36 +65,63 @@ async def list_page(
     reason: str | None = None,
     before: uuid.UUID | None = None,
     limit: int = 50,
-) -> Sequence[DeadLetterRecord]:
-    """A page of dead letters, newest first, before the one given; without `customer_id`, everybody's: that is the operator."""
+) -> Sequence[DeadLetter]:
+    """A page of dead letters, newest job first, before the one given. Without `customer_id`, every customer's."""
     async with db.connection() as connection:
         records = await connection.fetch(_LIST, customer_id, queue, reason, before, limit)
-    return [_record(record) for record in records]
+    return [_dead_letter(record) for record in records]
 
 
-async def get(db: Database, job_id: uuid.UUID, *, customer_id: uuid.UUID | None) -> DeadLetterRecord | None:
-    """The dead letter, or None where there is no such one (of that customer)."""
+async def get(db: Database, job_id: uuid.UUID, *, customer_id: uuid.UUID | None) -> DeadLetter | None:
+    """The dead letter, or None where the customer has no such one. Without `customer_id`, any customer's."""
     async with db.connection() as connection:
-        record = await connection.fetchrow(_GET, customer_id, job_id)
-    return None if record is None else _record(record)
+        record = await connection.fetchrow(_GET, job_id, customer_id)
+    return None if record is None else _dead_letter(record)
 
 
 async def ids(
-    db: Database, *, customer_id: uuid.UUID | None, queue: str | None, reason: str | None
+    db: Database, *, customer_id: uuid.UUID | None, queue: str | None = None, reason: str | None = None
 ) -> Sequence[uuid.UUID]:
-    """Every dead letter that fits, oldest first."""
+    """The dead letters that fit, oldest job first, 10,000 at most: to replay or discard them one after the other."""
     async with db.connection() as connection:
-        return [record["id"] for record in await connection.fetch(_IDS, customer_id, queue, reason)]
+        records = await connection.fetch(_IDS, customer_id, queue, reason, _MOST_IDS)
+    return [record["id"] for record in records]
 
 
 async def count(db: Database) -> Sequence[tuple[str, str, int]]:
-    """How many there are, by queue and reason."""
+    """How many dead letters each queue has for each reason."""
     async with db.connection() as connection:
-        return [(record["queue"], record["reason"], record["count"]) for record in await connection.fetch(_COUNT)]
+        records = await connection.fetch(_COUNT)
+    return [(record["queue"], record["reason"], record["count"]) for record in records]
 
 
-def _record(record: asyncpg.Record) -> DeadLetterRecord:
-    payload = msgspec.json.decode(record["payload"].encode(), type=dict[str, object])
-    shown = {name: "[redacted]" if name in _PERSONAL else value for name, value in payload.items()}
-    errors = msgspec.json.decode(record["errors"].encode(), type=list[dict[str, object]])
-    return DeadLetterRecord(**{**record, "payload": shown, "errors": errors})
+def _dead_letter(record: asyncpg.Record) -> DeadLetter:
+    fields = dict(record)
+    fields["payload"] = _without_personal(msgspec.json.decode(fields["payload"]))
+    fields["errors"] = msgspec.json.decode(fields["errors"], type=list[Failure])
+    return DeadLetter(**fields)
+
+
+def _without_personal(value: object) -> object:
+    match value:
+        case dict():
+            return {
+                key: f"[{len(entry)} characters]"
+                if key in _PERSONAL and isinstance(entry, str)
+                else _without_personal(entry)
+                for key, entry in value.items()
+            }
+        case list():
+            return [_without_personal(entry) for entry in value]
+        case str():
+            return value if _is_id(value) else redact(value)
+        case _:
+            return value
+
+
+def _is_id(value: str) -> bool:
+    """Ids stay whole: one made of digits alone would pass for a telephone number."""
+    try:
+        return str(uuid.UUID(value)) == value
+    except ValueError:
+        return False

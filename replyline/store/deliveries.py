@@ -38,5 +38,6 @@ async def read_deliveries(
     records = await connection.fetch(_READ, [job_id for job_id, _ in rows], [event_id for _, event_id in rows])
     for record in records:
         fields = dict(record)
-        found[fields.pop("ord") - 1] = Delivery(**fields)
+        index = fields.pop("ord") - 1
+        found[index] = Delivery(**fields)
     return found

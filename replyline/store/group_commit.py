@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 class _Waiting(Generic[Row, Result]):
     row: Row
     key: Hashable
+    identity: Hashable
     done: "asyncio.Future[Result]"
 
 
@@ -30,7 +31,8 @@ class GroupCommit(Generic[Row, Result]):
 
     At most `size` rows share a transaction and at most `lanes` transactions run at once. Rows with the same key are never in two
     transactions at the same time, so that they keep their order and do not wait for each other's locks. When a shared transaction
-    fails, its rows are tried one by one: a bad row hurts only itself. A lone row is alone in its transaction.
+    fails, its rows are tried one by one: a bad row hurts only itself. A lone row is alone in its transaction. Rows with the same
+    `identity` never share one: two runs of one job would both find it unfinished there.
 
     `within` opens what the rows share: `Database.transaction` for writes, `Database.connection` for reads. What a write puts into
     the outbox goes to `publish` after the commit, and nowhere when there was none.
@@ -43,6 +45,7 @@ class GroupCommit(Generic[Row, Result]):
         within: Callable[[], AbstractAsyncContextManager[Connection]],
         key: Callable[[Row], Hashable],
         publish: Callable[[Sequence[NewJob]], None],
+        identity: Callable[[Row], Hashable] | None = None,
         size: int = 64,
         lanes: int = 2,
     ) -> None:
@@ -50,6 +53,7 @@ class GroupCommit(Generic[Row, Result]):
         self._within = within
         self._publish = publish
         self._key = key
+        self._identity = identity or (lambda _row: object())
         self._size = size
         self._lanes = lanes
         self._waiting: deque[_Waiting[Row, Result]] = deque()
@@ -62,7 +66,7 @@ class GroupCommit(Generic[Row, Result]):
         Raises:
             StoreUnavailable: Postgres went away; whether the row was committed is not known, so ask again (moves are idempotent).
         """
-        waiting = _Waiting(row, self._key(row), asyncio.get_running_loop().create_future())
+        waiting = _Waiting(row, self._key(row), self._identity(row), asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._start()
         result: Result = await waiting.done
@@ -87,13 +91,16 @@ class GroupCommit(Generic[Row, Result]):
         batch: list[_Waiting[Row, Result]] = []
         held_back: list[_Waiting[Row, Result]] = []
         blocked = set(self._busy_keys)
+        taken: set[Hashable] = set()
         while self._waiting and len(batch) < self._size:
             waiting = self._waiting.popleft()
             if waiting.done.done():  # its job was cancelled before it was written
                 continue
-            if waiting.key in blocked:
+            if waiting.key in blocked or waiting.identity in taken:
+                blocked.add(waiting.key)
                 held_back.append(waiting)
                 continue
+            taken.add(waiting.identity)
             batch.append(waiting)
         self._waiting.extendleft(reversed(held_back))
         self._busy_keys.update(waiting.key for waiting in batch)

@@ -33,6 +33,10 @@ class DocumentRefused(Exception):
     """The document cannot be kept; the message says why."""
 
 
+class DocumentTaken(DocumentRefused):
+    """The chatbot already has a document with this title."""
+
+
 _INSERT = """
 INSERT INTO knowledge_documents (id, customer_id, chatbot_id, title, content) VALUES ($1, $2, $3, $4, $5)
 """
@@ -51,16 +55,23 @@ WHERE d.customer_id = $1 AND ($2::uuid IS NULL OR d.chatbot_id = $2) AND ($3::uu
 _GET = f"SELECT {_COLUMNS}, d.content FROM knowledge_documents d WHERE d.id = $1 AND d.customer_id = $2"  # noqa: S608  as above
 _DELETE = "DELETE FROM knowledge_documents WHERE id = $1 AND customer_id = $2 RETURNING id"
 
-# Any word of the question may match, and the best are those that match most: people do not write queries.
+# Any word of the question may match, but not those that English leaves out ("what", "the"): every text would fit. What a document
+# is called says what its pieces are about. websearch_to_tsquery takes whatever it is given, without a syntax error.
 _PASSAGES = """
-WITH question AS (
-    SELECT nullif(string_agg(quote_literal(word) || ':*', ' | '), '')::tsquery AS stems
-    FROM (SELECT DISTINCT unnest(tsvector_to_array(to_tsvector('english', $2) || to_tsvector('simple', $2))) AS word) words
+WITH words AS (
+    SELECT lexeme FROM unnest(to_tsvector('english', $2) || to_tsvector('simple', $2))
+    WHERE to_tsvector('english', lexeme) <> ''::tsvector
+), question AS (
+    SELECT websearch_to_tsquery('simple', string_agg('"' || replace(lexeme, '"', ' ') || '"', ' or ')) AS terms FROM words
+), titles AS (
+    SELECT d.id, d.title,
+           ts_rank(to_tsvector('english', d.title) || to_tsvector('simple', d.title), question.terms) AS rank
+    FROM knowledge_documents d CROSS JOIN question WHERE d.chatbot_id = $1
 )
-SELECT d.title, k.content
-FROM question q JOIN knowledge_chunks k ON k.chatbot_id = $1 AND k.words @@ q.stems
-JOIN knowledge_documents d ON d.id = k.document_id
-ORDER BY ts_rank_cd(k.words, q.stems, 1) DESC, k.id LIMIT $3
+SELECT titles.title, k.content
+FROM knowledge_chunks k JOIN titles ON titles.id = k.document_id CROSS JOIN question
+WHERE k.chatbot_id = $1 AND (k.words @@ question.terms OR titles.rank > 0)
+ORDER BY ts_rank(k.words, question.terms) + titles.rank DESC, k.id LIMIT $3
 """
 
 
@@ -89,7 +100,7 @@ async def add(db: Database, *, customer_id: uuid.UUID, chatbot_id: uuid.UUID, ti
             )
             record = await connection.fetchrow(_GET, document_id, customer_id)
     except asyncpg.UniqueViolationError as error:
-        raise DocumentRefused("the chatbot already has a document with this title") from error
+        raise DocumentTaken("the chatbot already has a document with this title") from error
     except asyncpg.ForeignKeyViolationError as error:
         raise DocumentRefused("the customer has no such chatbot") from error
     except asyncpg.CheckViolationError as error:

@@ -39,5 +39,6 @@ async def read_outbound(connection: Connection, job_ids: Sequence[uuid.UUID], _o
     found: list[Outbound | None] = [None] * len(job_ids)
     for record in await connection.fetch(_READ, job_ids):
         fields = dict(record)
-        found[fields.pop("ord") - 1] = Outbound(**fields)
+        index = fields.pop("ord") - 1
+        found[index] = Outbound(**fields)
     return found

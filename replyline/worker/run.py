@@ -5,12 +5,14 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import structlog
 
 from replyline.app import App
-from replyline.broker import Worker
-from replyline.processors import PROCESSORS
+from replyline.broker import Handler, Worker
+from replyline.jobs import Job
+from replyline.processors import PROCESSORS, Processor
 from replyline.worker.execute import Executor
 from replyline.worker.sweeper import Sweeper
 
@@ -20,6 +22,12 @@ log = structlog.get_logger(__name__)
 def worker_name() -> str:
     """Who ran a job: host, process, and a part that tells apart processes that had the same number."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
+
+
+def _executor(app: App, queue: str, name: str) -> Handler:
+    processor = PROCESSORS[queue]
+    # A union of processors, each for its own job type: the executor checks the type of what it reads.
+    return Executor(app, queue, cast("Processor[Job]", processor), name)
 
 
 def make_workers(app: App, queues: Sequence[str], concurrency: Mapping[str, int]) -> list[Worker]:
@@ -33,7 +41,7 @@ def make_workers(app: App, queues: Sequence[str], concurrency: Mapping[str, int]
         workers.append(
             app.broker.worker(
                 queue,
-                Executor(app, queue, PROCESSORS[queue], name),  # type: ignore[arg-type]  # a union of processors, each for its type
+                _executor(app, queue, name),
                 concurrency=concurrency.get(queue, spec.concurrency),
                 name=name,
                 lock_s=settings.lock_s,

@@ -72,6 +72,20 @@ async def test_rows_with_the_same_key_keep_their_order(database: Database) -> No
     assert await _names(database) == wanted
 
 
+async def test_rows_of_one_identity_never_share_a_transaction(database: Database) -> None:
+    writer = _Writer()
+    commit = GroupCommit(
+        writer.write,
+        within=database.transaction,
+        key=lambda _row: "same",
+        identity=lambda row: row[0],
+        publish=writer.published.extend,
+    )
+    await asyncio.gather(*(commit((name, 1)) for name in ["a", "b", "a", "b", "c", "a"]))
+    assert all(len(set(batch)) == len(batch) for batch in writer.batches)
+    assert sorted(await _names(database)) == ["a", "a", "a", "b", "b", "c"]
+
+
 async def test_a_row_whose_job_was_cancelled_before_its_turn_is_not_written(database: Database) -> None:
     writer = _Writer()
     commit = writer.commit(database, size=1)

@@ -32,22 +32,33 @@ class Moves:
         self._database = database
         self._publish = publish
         self.accept: GroupCommit[Accept, Accepted] = self._shared(accept, lambda row: lane_key(row.job))
-        self.receive: GroupCommit[Receive, Received] = self._shared(receive, lambda row: lane_key(row.job))
-        self.answer: GroupCommit[Answer, Answered] = self._shared(answer, lambda row: row.conversation_id)
-        self.route: GroupCommit[Route, bool] = self._shared(route, lambda row: row.conversation_id)
-        self.settle: GroupCommit[Settle, bool] = self._shared(settle, lambda row: row.conversation_id)
-        self.record: GroupCommit[Attempt, bool] = self._shared(record, lambda row: row.run.job_id)
+        self.receive: GroupCommit[Receive, Received] = self._shared(
+            receive, lambda row: lane_key(row.job), lambda row: row.run.job_id
+        )
+        self.answer: GroupCommit[Answer, Answered] = self._shared(
+            answer, lambda row: row.conversation_id, lambda row: row.run.job_id
+        )
+        self.route: GroupCommit[Route, bool] = self._shared(
+            route, lambda row: row.conversation_id, lambda row: row.run.job_id
+        )
+        self.settle: GroupCommit[Settle, bool] = self._shared(
+            settle, lambda row: row.conversation_id, lambda row: row.run.job_id
+        )
+        self.record: GroupCommit[Attempt, bool] = self._shared(
+            record, lambda row: row.run.job_id, lambda row: row.run.job_id
+        )
         self.apply_status: GroupCommit[ReportedStatus, bool] = self._shared(
             apply_statuses, lambda row: row.update.external_id
         )
-        self.put_off: GroupCommit[Setback, bool] = self._shared(put_off, lambda row: row.job_id)
+        self.put_off: GroupCommit[Setback, bool] = self._shared(put_off, lambda row: row.job_id, lambda row: row.job_id)
         self.give_up: GroupCommit[GivenUp, bool] = self._shared(
-            give_up, lambda row: row.consequence.conversation_id or row.run.job_id
+            give_up, lambda row: row.consequence.conversation_id or row.run.job_id, lambda row: row.run.job_id
         )
 
     def _shared(
         self,
         move: Callable[[Connection, Sequence[Row], Outbox], Awaitable[Sequence[Result]]],
         key: Callable[[Row], Hashable],
+        identity: Callable[[Row], Hashable] | None = None,
     ) -> GroupCommit[Row, Result]:
-        return GroupCommit(move, within=self._database.transaction, key=key, publish=self._publish)
+        return GroupCommit(move, within=self._database.transaction, key=key, identity=identity, publish=self._publish)

@@ -95,7 +95,8 @@ async def _find(connection: Connection, messages: Sequence[IncomingMessageJob]) 
         [message.customer_id for message in messages],
     ):
         fields = dict(record)
-        found[fields.pop("ord") - 1] = _Found(**fields)
+        index = fields.pop("ord") - 1
+        found[index] = _Found(**fields)
     return found
 
 

@@ -36,7 +36,8 @@ _UNKNOWN = """
 UPDATE messages SET status = 'UNKNOWN', unknown_since = now() WHERE id = $1 AND customer_id = $2 AND status = 'SENDING'
 """
 _SENDING = """
-UPDATE messages SET status = 'SENDING', unknown_since = NULL WHERE id = $1 AND customer_id = $2 AND status IN ('UNKNOWN', 'QUEUED')
+UPDATE messages SET status = 'SENDING', unknown_since = NULL
+WHERE id = $1 AND customer_id = $2 AND status IN ('UNKNOWN', 'QUEUED')
 """
 
 

@@ -1,0 +1,232 @@
+"""Taking jobs for a worker: one task that knows when nothing can be there, and then does not ask.
+
+A worker of BullMQ asks after every job and after every marker, and most answers are empty. Here a fetch follows only on a sign:
+jobs counted, a marker that stands for one, or the time of a delayed one.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from replyline.broker.connection import Connection
+from replyline.broker.contract import BrokerUnavailable, CommandRefused
+from replyline.broker.held import Ender, Held, Nothing, read_fetch
+from replyline.broker.keys import Keys
+from replyline.broker.marker import MarkerWait
+from replyline.broker.wire import Reply, pack
+
+log = structlog.get_logger(__name__)
+
+# Without any marker for this long a worker looks by itself: a marker can be lost with the connection that took it.
+_LOOK_EVERY_S = 5.0
+_AWAY_PAUSE_S = 0.05
+_REFUSED_PAUSE_S = 1.0
+_FETCHED_AT_ONCE = 64
+
+
+class Fetcher:
+    """Keeps a worker's slots filled.
+
+    `free` says how many slots are; `start` is given each job; `recover` is awaited after a lost connection, on which a job may
+    have been fetched without our knowing.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        keys: Keys,
+        commands: Ender,
+        *,
+        free: Callable[[], int],
+        start: Callable[[Held], None],
+        recover: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._connection = connection
+        self._keys = keys
+        self._commands = commands
+        self._free = free
+        self._start = start
+        self._recover = recover
+        self._marker = MarkerWait(connection, keys)
+        self._freed = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._away = False
+        self._limited_until = 0.0
+        self._more = False
+        """Whether jobs probably wait: then ending one fetches the next with the same call."""
+
+    @property
+    def with_end(self) -> bool:
+        """Whether a job's end should fetch the next one."""
+        return self._more and not self._closing.is_set() and not self._away
+
+    def slot_freed(self) -> None:
+        """A job has ended without another in its place."""
+        self._freed.set()
+
+    def went_away(self) -> None:
+        """A call failed, and nobody knows whether Redis carried it out."""
+        self._away = True
+        self._freed.set()
+
+    def take(self, reply: Reply) -> Held | Nothing:
+        """Read what a fetch, or an end that fetched, returned."""
+        found = read_fetch(self._keys.queue, reply)
+        if isinstance(found, Nothing):
+            self._more = False
+            if found.limited_ms:
+                self._limited_until = time.monotonic() + found.limited_ms / 1000
+        return found
+
+    async def run(self) -> None:
+        """Fetch until `stop`; Redis may go and come back."""
+        while not self._closing.is_set():
+            try:
+                if not await self._connected():
+                    break
+                if self._away:
+                    self._away = False
+                    await self._recover()
+                await self._round()
+            except BrokerUnavailable as error:
+                log.debug("worker.redis_away", queue=self._keys.queue, error=str(error))
+                self._away = True
+                await self._pause(_AWAY_PAUSE_S)
+            except CommandRefused as error:
+                log.error("worker.fetch_refused", queue=self._keys.queue, error=str(error))
+                await self._pause(_REFUSED_PAUSE_S)
+
+    async def stop(self) -> None:
+        """Let `run` end; what it still fetches meanwhile goes to `start` as well."""
+        self._closing.set()
+        self._freed.set()
+        await self._marker.release()
+
+    async def offer(self) -> None:
+        """Leave a marker that jobs can be taken; BullMQ sets none when it puts back one that has a priority."""
+        await self._marker.put_back(0)
+
+    async def pass_on(self) -> None:
+        """Leave a marker for the other workers, in place of one that we may have taken."""
+        self._marker.close()
+        waiting, due_ms = await self._look()
+        if waiting:
+            await self._marker.put_back(0)
+        elif due_ms:
+            await self._marker.put_back(due_ms)
+
+    async def _round(self) -> None:
+        """Wait for a slot, wait for a sign, take what is there."""
+        if not await self._free_slot():
+            return
+        limited_s = self._limited_until - time.monotonic()
+        if limited_s > 0:
+            await self._pause(limited_s)
+            return
+        found = await self._fetch(1)
+        if isinstance(found, Held):
+            await self._fetch_rest()
+        else:
+            # Jobs may wait and yet not be had: the queue is paused, or all its workers together hold as many as they may.
+            self._more = (await self._look())[0] > 0
+            await self._wait_for_sign(found)
+
+    async def _fetch_rest(self) -> None:
+        """After a first job: look how many wait, and take as many as there are slots, in one write."""
+        while not self._closing.is_set():
+            waiting, due_ms = await self._look()
+            free = self._free()
+            self._more = waiting > free
+            wanted = min(waiting, free, _FETCHED_AT_ONCE)
+            if wanted <= 0:
+                if not self._more:
+                    await self._wait_for_sign(Nothing(next_ms=due_ms))
+                return
+            found = await self._fetch(wanted)
+            if isinstance(found, Nothing):
+                await self._wait_for_sign(found)
+                return
+
+    async def _fetch(self, wanted: int) -> Held | Nothing:
+        """Take up to `wanted` jobs; the last answer, which tells whether there was one for each."""
+        answers = await self._connection.run_all([self._commands.fetch() for _ in range(wanted)])
+        last: Held | Nothing = Nothing()
+        wrong: BrokerUnavailable | CommandRefused | None = None
+        for answer in answers:
+            if isinstance(answer, BrokerUnavailable | CommandRefused):
+                wrong = answer
+                continue
+            last = self.take(answer)
+            if isinstance(last, Held):
+                self._start(last)
+        if wrong is not None:
+            raise wrong
+        return last
+
+    async def _wait_for_sign(self, found: Nothing) -> None:
+        """Until the marker says that there is something, the next delayed job is due, or nothing came for a while."""
+        due_ms = found.next_ms
+        fetched_at = time.monotonic()
+        while not self._closing.is_set():
+            left_s = _LOOK_EVERY_S - (time.monotonic() - fetched_at)
+            if due_ms:
+                left_s = min(left_s, due_ms / 1000 - time.time())
+            if left_s <= 0 or self._away or self._limited_until > time.monotonic():
+                return
+            if self._free() <= 0:
+                if due_ms:  # all slots are busy: let another worker keep the time that we had taken on
+                    await self._marker.put_back(due_ms)
+                return
+            score = await self._marker.wait(left_s)
+            if score is None:
+                return
+            if score > 0:
+                due_ms = int(score)
+                continue
+            # Perhaps the marker that our own last fetch left: where nothing waits, nothing needs to be fetched.
+            waiting, due_ms = await self._look()
+            if waiting:
+                return
+            self._more = False
+
+    async def _look(self) -> tuple[int, int]:
+        """How many jobs wait, and when the next delayed one is due (milliseconds since 1970; 0 if none is)."""
+        keys = self._keys
+        list_, set_, delayed = await self._connection.run_all(
+            [
+                pack("LLEN", keys["wait"]),
+                pack("ZCARD", keys["prioritized"]),
+                pack("ZRANGE", keys["delayed"], 0, 0, "WITHSCORES"),
+            ]
+        )
+        waiting = sum(count for count in (list_, set_) if isinstance(count, int))
+        score = delayed[1] if isinstance(delayed, list) and len(delayed) == 2 else None
+        # BullMQ's score of a delayed job is its time with 12 bits of a counter below it.
+        return waiting, int(float(score)) >> 12 if isinstance(score, bytes) else 0
+
+    async def _free_slot(self) -> bool:
+        while self._free() <= 0:
+            self._more = True
+            self._freed.clear()
+            await self._marker.release()
+            await self._freed.wait()
+            if self._closing.is_set() or self._away:
+                return False
+        return not self._closing.is_set()
+
+    async def _connected(self) -> bool:
+        """Wait for a connection; False where the worker is closed first."""
+        if not self._connection.connected and not self._closing.is_set():
+            waits = [asyncio.ensure_future(self._connection.ready()), asyncio.ensure_future(self._closing.wait())]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        return not self._closing.is_set()
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._closing.wait(), seconds)
+        except TimeoutError:
+            return

@@ -1,0 +1,326 @@
+"""The commands of what a chatbot is connected to: channels, knowledge, webhook endpoints; and what was used."""
+
+import uuid
+from dataclasses import fields
+from datetime import UTC, datetime, time, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from replyline import webhooks as webhook_rules
+from replyline.app import App
+from replyline.cli.output import print_record
+from replyline.cli.records import (
+    AsJson,
+    Customer,
+    Id,
+    Pairs,
+    Sure,
+    ask,
+    do,
+    found_or_fail,
+    group,
+    pairs,
+    plain,
+    rows,
+    text_of,
+)
+from replyline.cli.running import CommandFailed, Exit
+from replyline.store import channels, knowledge, webhooks
+from replyline.store import usage as usage_records
+from replyline.store.channels import ChannelChanges
+from replyline.store.usage import UsageSum
+from replyline.store.webhooks import EndpointChanges
+
+channels_group = group("channels", "Connected accounts: widgets, WhatsApp numbers, QR sessions.")
+knowledge_group = group("knowledge", "Documents that a chatbot answers from.")
+webhooks_group = group("webhooks", "URLs that are told what happens.")
+GROUPS = (channels_group, knowledge_group, webhooks_group)
+
+
+# Channels.
+
+
+class Kind(StrEnum):
+    """The kinds of channel."""
+
+    WIDGET = "WIDGET"
+    WHATSAPP_CLOUD = "WHATSAPP_CLOUD"
+    WHATSAPP_QR = "WHATSAPP_QR"
+
+
+@channels_group.command("create")
+def create_channel(
+    customer: Customer,
+    chatbot: Annotated[uuid.UUID, typer.Option(help="The bot that answers there.", metavar="ID")],
+    kind: Annotated[Kind, typer.Option(case_sensitive=False)],
+    *,
+    name: Annotated[str | None, typer.Option()] = None,
+    external_id: Annotated[
+        str | None, typer.Option(help="phone_number_id of a Cloud number, session of a QR account.")
+    ] = None,
+    config: Pairs = None,
+    secret: Pairs = None,
+    as_json: AsJson = False,
+) -> None:
+    """Connect an account. A secret given as NAME=@FILE is read from the file.
+
+    Cloud needs --secret app_secret, verify_token and access_token; QR needs --config gateway_url and --secret secret.
+    """
+    channel = do(
+        lambda app: channels.create(
+            app.database,
+            app.vault,
+            customer_id=customer,
+            chatbot_id=chatbot,
+            kind=kind.value,
+            name=name or kind.value,
+            external_id=external_id,
+            config=pairs(config, "--config"),
+            secrets=pairs(secret, "--secret"),
+        )
+    )
+    print_record(plain(channel), as_json=as_json)
+
+
+@channels_group.command("list")
+def list_channels(customer: Customer, as_json: AsJson = False) -> None:
+    """List a customer's channels."""
+    found = do(lambda app: channels.list_page(app.database, customer_id=customer, limit=1000))
+    rows(found, ("id", "kind", "name", "external_id", "enabled", "channel_key"), "channels", as_json=as_json)
+
+
+@channels_group.command("show")
+def show_channel(record_id: Id, customer: Customer, as_json: AsJson = False) -> None:
+    """Show one channel and where its callbacks go; its secrets stay sealed."""
+    channel = found_or_fail(
+        do(lambda app: channels.get(app.database, record_id, customer_id=customer)), "channel", record_id
+    )
+    callback = {"WHATSAPP_CLOUD": "whatsapp-cloud", "WHATSAPP_QR": "whatsapp-qr"}.get(channel.kind)
+    path = None if callback is None else f"/callbacks/{callback}/{channel.channel_key}"
+    print_record({**plain(channel), "callback": path}, as_json=as_json)
+
+
+@channels_group.command("set")
+def set_channel(
+    record_id: Id,
+    customer: Customer,
+    *,
+    name: Annotated[str | None, typer.Option()] = None,
+    config: Pairs = None,
+    secret: Pairs = None,
+    enabled: Annotated[bool | None, typer.Option("--enable/--disable")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a channel; secrets that are left out stay."""
+    changes: ChannelChanges = {}
+    if name is not None:
+        changes["name"] = name
+    if config:
+        changes["config"] = pairs(config, "--config")
+    if secret:
+        changes["secrets"] = pairs(secret, "--secret")
+    if enabled is not None:
+        changes["enabled"] = enabled
+    channel = do(lambda app: channels.update(app.database, app.vault, record_id, customer_id=customer, changes=changes))
+    print_record(plain(found_or_fail(channel, "channel", record_id)), as_json=as_json)
+
+
+@channels_group.command("delete")
+def delete_channel(record_id: Id, customer: Customer, yes: Sure = False) -> None:
+    """Delete a channel with its conversations."""
+    ask(f"Delete channel {record_id} with its conversations?", yes)
+    found_or_fail(do(lambda app: channels.delete(app.database, record_id, customer_id=customer)), "channel", record_id)
+
+
+# Knowledge.
+
+
+@knowledge_group.command("create")
+def create_document(
+    customer: Customer,
+    chatbot: Annotated[uuid.UUID, typer.Option(metavar="ID")],
+    file: Annotated[Path, typer.Argument(help="A text or Markdown file.", exists=True, dir_okay=False)],
+    title: Annotated[str | None, typer.Option(help="The file's name otherwise.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a document to a chatbot's knowledge base."""
+    document = do(
+        lambda app: knowledge.add(
+            app.database,
+            customer_id=customer,
+            chatbot_id=chatbot,
+            title=title or file.stem,
+            content=text_of(f"@{file}"),
+        )
+    )
+    print_record(plain(document), as_json=as_json)
+
+
+@knowledge_group.command("list")
+def list_documents(
+    customer: Customer, chatbot: Annotated[uuid.UUID | None, typer.Option(metavar="ID")] = None, as_json: AsJson = False
+) -> None:
+    """List a customer's documents."""
+    found = do(lambda app: knowledge.list_page(app.database, customer_id=customer, chatbot_id=chatbot, limit=1000))
+    rows(found, ("id", "title", "chars", "chunks", "created_at"), "documents", as_json=as_json)
+
+
+@knowledge_group.command("show")
+def show_document(record_id: Id, customer: Customer, as_json: AsJson = False) -> None:
+    """Show one document with its text."""
+    found = do(lambda app: knowledge.get(app.database, record_id, customer_id=customer))
+    document, content = found_or_fail(found, "document", record_id)
+    print_record({**plain(document), "content": content}, as_json=as_json)
+
+
+@knowledge_group.command("set")
+def set_document(
+    record_id: Id,
+    customer: Customer,
+    file: Annotated[Path, typer.Argument(help="What it says from now on.", exists=True, dir_okay=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Replace a document's text; it gets a new id."""
+    content = text_of(f"@{file}")
+
+    async def work(app: App) -> object:
+        document, _ = found_or_fail(
+            await knowledge.get(app.database, record_id, customer_id=customer), "document", record_id
+        )
+        await knowledge.delete(app.database, record_id, customer_id=customer)
+        return await knowledge.add(
+            app.database,
+            customer_id=customer,
+            chatbot_id=document.chatbot_id,
+            title=document.title,
+            content=content,
+        )
+
+    print_record(plain(do(work)), as_json=as_json)
+
+
+@knowledge_group.command("delete")
+def delete_document(record_id: Id, customer: Customer, yes: Sure = False) -> None:
+    """Delete a document."""
+    ask(f"Delete document {record_id}?", yes)
+    found_or_fail(
+        do(lambda app: knowledge.delete(app.database, record_id, customer_id=customer)), "document", record_id
+    )
+
+
+# Webhooks.
+
+Events = Annotated[
+    str | None, typer.Option(help=f"Joined by commas, of {', '.join(webhook_rules.EVENTS)}; all otherwise.")
+]
+
+
+@webhooks_group.command("create")
+def create_endpoint(
+    customer: Customer,
+    url: Annotated[str, typer.Argument(help="https://…")],
+    events: Events = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a URL that is told of events; its signing secret is shown this once."""
+
+    async def work(app: App) -> dict[str, object]:
+        _check_url(url, app)
+        secret = webhook_rules.new_secret()
+        endpoint = await webhooks.create(
+            app.database, app.vault, customer_id=customer, url=url, events=_events(events), secret=secret
+        )
+        return {**plain(endpoint), "secret": secret}
+
+    print_record(do(work), as_json=as_json)
+
+
+@webhooks_group.command("list")
+def list_endpoints(customer: Customer, as_json: AsJson = False) -> None:
+    """List a customer's endpoints."""
+    found = do(lambda app: webhooks.list_page(app.database, customer_id=customer, limit=1000))
+    rows(found, ("id", "url", "enabled", "events"), "webhook endpoints", as_json=as_json)
+
+
+@webhooks_group.command("show")
+def show_endpoint(record_id: Id, customer: Customer, as_json: AsJson = False) -> None:
+    """Show one endpoint; its secret stays sealed."""
+    endpoint = do(lambda app: webhooks.get(app.database, record_id, customer_id=customer))
+    print_record(plain(found_or_fail(endpoint, "webhook endpoint", record_id)), as_json=as_json)
+
+
+@webhooks_group.command("set")
+def set_endpoint(
+    record_id: Id,
+    customer: Customer,
+    *,
+    url: Annotated[str | None, typer.Option()] = None,
+    events: Events = None,
+    enabled: Annotated[bool | None, typer.Option("--enable/--disable")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change an endpoint."""
+
+    async def work(app: App) -> object:
+        changes: EndpointChanges = {}
+        if url is not None:
+            _check_url(url, app)
+            changes["url"] = url
+        if events is not None:
+            changes["events"] = _events(events)
+        if enabled is not None:
+            changes["enabled"] = enabled
+        found = await webhooks.update(app.database, record_id, customer_id=customer, changes=changes)
+        return found_or_fail(found, "webhook endpoint", record_id)
+
+    print_record(plain(do(work)), as_json=as_json)
+
+
+@webhooks_group.command("delete")
+def delete_endpoint(record_id: Id, customer: Customer, yes: Sure = False) -> None:
+    """Delete an endpoint with its events."""
+    ask(f"Delete webhook endpoint {record_id} with its events?", yes)
+    found_or_fail(do(lambda app: webhooks.delete(app.database, record_id, customer_id=customer)), "endpoint", record_id)
+
+
+@webhooks_group.command("events")
+def list_events(
+    customer: Customer,
+    status: Annotated[str | None, typer.Option(help="PENDING, DELIVERED or FAILED.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List a customer's webhook events, newest first."""
+    found = do(lambda app: webhooks.list_events(app.database, customer_id=customer, status=status, limit=limit))
+    rows(found, ("id", "type", "status", "message_id", "created_at", "finished_at"), "events", as_json=as_json)
+
+
+def _check_url(url: str, app: App) -> None:
+    try:
+        webhook_rules.check_url(url, allow_private=app.settings.webhook_allow_private)
+    except ValueError as error:
+        raise CommandFailed(str(error), Exit.WRONG_CALL) from error
+
+
+def _events(text: str | None) -> list[str]:
+    names = [name.strip() for name in text.split(",")] if text else list(webhook_rules.EVENTS)
+    for name in names:
+        if name not in webhook_rules.EVENTS:
+            raise CommandFailed(f"no such event: {name}; there are {', '.join(webhook_rules.EVENTS)}", Exit.WRONG_CALL)
+    return names
+
+
+def usage(
+    customer: Customer,
+    days: Annotated[int, typer.Option(min=1, max=366, help="So many days up to now.")] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a customer used, by day (UTC), kind, channel and model."""
+    until = datetime.now(UTC)
+    since = datetime.combine(until.date() - timedelta(days=days - 1), time(), UTC)
+    found = do(lambda app: usage_records.sums(app.database, customer_id=customer, since=since, until=until))
+    columns = [column.name for column in fields(UsageSum)]
+    rows(found, columns, "usage", as_json=as_json)

@@ -1,0 +1,64 @@
+"""The HTTP application: which routes there are, and what stands in front of them."""
+
+from fastapi import FastAPI
+
+import replyline
+from replyline.app import App
+from replyline.web import (
+    callbacks,
+    channels,
+    chatbots,
+    conversations,
+    customers,
+    dead_letters,
+    health,
+    knowledge,
+    messages,
+    problems,
+    queues,
+    reference,
+    usage,
+    webhooks,
+    widget,
+)
+from replyline.web.limits import Limits
+
+_ROUTERS = (
+    messages.router,
+    callbacks.router,
+    widget.router,
+    customers.router,
+    chatbots.router,
+    channels.router,
+    knowledge.router,
+    conversations.router,
+    webhooks.router,
+    usage.router,
+    dead_letters.router,
+    queues.router,
+    health.router,
+    reference.router,
+)
+
+
+def create_app(app: App) -> FastAPI:
+    """The HTTP surface of `app`, as an ASGI application. Whoever serves it opens and closes `app`."""
+    api = FastAPI(
+        title="Replyline",
+        version=replyline.__version__,
+        description="The message pipeline behind a multi-tenant AI chatbot.",
+        # FastAPI's own pages load scripts from elsewhere; ours does not.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    api.state.replyline = app
+    api.state.sites = widget.Sites(app)
+    for router in _ROUTERS:
+        api.include_router(router)
+    problems.install(api)
+    # The last one added is the outermost.
+    api.add_middleware(problems.LastResort)
+    api.add_middleware(Limits, max_bytes=app.settings.max_body_bytes)
+    api.add_middleware(widget.AnyOrigin)
+    return api

@@ -1,0 +1,198 @@
+"""Messages: handing one in by API, looking at them, and following one through the queues."""
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import StringConstraints
+
+from replyline.errors import Permanent
+from replyline.jobs import MAX_CONTENT_CHARS, ChannelKind, IncomingMessageJob
+from replyline.store import messages, timeline
+from replyline.web.auth import Anyone, CustomerId, Here, Tenant, TenantOrAll
+from replyline.web.problems import Problem, not_found
+from replyline.web.wire import Cursor, In, Limit, Out, Page, ShortText, Text, page
+
+router = APIRouter(prefix="/v1/messages", tags=["messages"])
+
+MessageStatus = Literal[
+    "RECEIVED", "QUEUED", "SENDING", "SENT", "DELIVERED", "READ", "FAILED", "UNKNOWN", "BLOCKED_WINDOW", "SUPERSEDED",
+    "CANCELLED",
+]  # fmt: skip
+
+
+class MessageIn(In):
+    """A message that a person wrote, as a server of the customer hands it in."""
+
+    chatbot_id: uuid.UUID
+    external_user_id: Annotated[Text, StringConstraints(min_length=1, max_length=512)]
+    content: Annotated[Text, StringConstraints(min_length=1, max_length=MAX_CONTENT_CHARS)]
+    channel: ChannelKind
+    channel_id: uuid.UUID | None = None
+    conversation_id: uuid.UUID | None = None
+    external_message_id: Annotated[Text, StringConstraints(min_length=1, max_length=512)] | None = None
+    """With it, the message is accepted once, however often it is sent."""
+    identity_kind: Literal["phone", "wa_id", "bsuid", "lid", "visitor", "external"] | None = None
+    contact_name: ShortText | None = None
+    reply_to: ShortText | None = None
+    content_type: ShortText = "text"
+    customer_id: uuid.UUID | None = None
+
+
+class MessageOut(Out):
+    """One message of a conversation."""
+
+    id: uuid.UUID
+    customer_id: uuid.UUID
+    conversation_id: uuid.UUID
+    channel_id: uuid.UUID
+    seq: int
+    direction: str
+    role: str
+    status: str
+    content: str
+    content_type: str
+    synthetic: bool
+    external_id: str | None
+    trace_id: uuid.UUID
+    error_reason: str | None
+    error_detail: str | None
+    provider_at: datetime | None
+    created_at: datetime
+    sent_at: datetime | None
+    delivered_at: datetime | None
+    read_at: datetime | None
+    failed_at: datetime | None
+
+
+class FailureOut(Out):
+    """One failed try of a job, without secrets and personal text."""
+
+    at: datetime
+    attempt: int
+    worker: str
+    reason: str
+    message: str
+
+
+class TimelineJobOut(Out):
+    """One job: where it is, how long it waited and ran (seconds), and why it waits."""
+
+    id: uuid.UUID
+    queue: str
+    state: str
+    parent_id: uuid.UUID | None
+    message_id: uuid.UUID | None
+    conversation_id: uuid.UUID | None
+    attempts: int
+    generation: int
+    reason: str | None
+    wait_reason: str | None
+    errors: list[FailureOut]
+    worker: str | None
+    created_at: datetime
+    run_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    wait_s: float
+    run_s: float | None
+
+
+class TimelineMessageOut(Out):
+    """One message of the timeline and how far it has come."""
+
+    id: uuid.UUID
+    direction: str
+    role: str
+    status: str
+    seq: int
+    error_reason: str | None
+    created_at: datetime
+    sent_at: datetime | None
+    delivered_at: datetime | None
+    read_at: datetime | None
+    failed_at: datetime | None
+
+
+class TimelineEventOut(Out):
+    """One webhook event of the timeline."""
+
+    id: uuid.UUID
+    endpoint_id: uuid.UUID
+    type: str
+    status: str
+    attempts: int
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class TimelineOut(Out):
+    """Everything that a message caused."""
+
+    trace_id: uuid.UUID
+    message_id: uuid.UUID
+    customer_id: uuid.UUID
+    jobs: list[TimelineJobOut]
+    messages: list[TimelineMessageOut]
+    webhook_events: list[TimelineEventOut]
+
+
+@router.post("", status_code=202)
+async def accept_message(
+    body: MessageIn, app: Here, who: Anyone, customer_id: CustomerId = None
+) -> Mapping[str, object]:
+    """Hand in a message; 202 means it is kept and will be answered. A repeat (same `externalMessageId`) gives the first's ids."""
+    fields = body.model_dump(exclude={"customer_id"})
+    job = IncomingMessageJob(**fields)
+    try:
+        accepted = await app.accept(job, customer_id=who.one_or_all(body.customer_id or customer_id))
+    except Permanent as error:
+        raise Problem(404, error.reason, str(error)) from error
+    return {
+        "messageId": accepted.message_id,
+        "traceId": accepted.trace_id,
+        "jobId": accepted.job_id,
+        "duplicate": accepted.duplicate,
+    }
+
+
+@router.get("")
+async def list_messages(
+    *,
+    app: Here,
+    customer_id: Tenant,
+    conversation_id: Annotated[uuid.UUID | None, Query(alias="conversationId")] = None,
+    status: MessageStatus | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[MessageOut]:
+    """Messages, newest first."""
+    found = await messages.list_page(
+        app.database,
+        customer_id=customer_id,
+        conversation_id=conversation_id,
+        status=status,
+        before=cursor,
+        limit=limit + 1,
+    )
+    return page(found, limit, MessageOut)
+
+
+@router.get("/{message_id}")
+async def get_message(message_id: uuid.UUID, app: Here, customer_id: Tenant) -> MessageOut:
+    """One message. It is here once `incoming-messages` has saved it; the timeline is there from the first moment."""
+    found = await messages.get(app.database, message_id, customer_id=customer_id)
+    if found is None:
+        raise not_found("message")
+    return MessageOut.model_validate(found)
+
+
+@router.get("/{message_id}/timeline")
+async def get_timeline(message_id: uuid.UUID, app: Here, customer_id: TenantOrAll) -> TimelineOut:
+    """Where a message is and why it waits: its jobs with waits, attempts, errors and workers, its messages and webhook events."""
+    found = await timeline.trace(app.database, message_id, customer_id=customer_id)
+    if found is None:
+        raise not_found("message")
+    return TimelineOut.model_validate(found)

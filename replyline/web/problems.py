@@ -1,0 +1,139 @@
+"""Every error as problem JSON (RFC 9457), whoever raised it; none of them repeats what was sent, which may be a secret."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+import msgspec
+import structlog
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from replyline.broker import BrokerUnavailable
+from replyline.store.channels import ChannelRefused, ChannelTaken
+from replyline.store.chatbots import ChatbotRefused
+from replyline.store.database import StoreUnavailable
+from replyline.store.knowledge import DocumentRefused, DocumentTaken
+from replyline.store.webhooks import EndpointRefused
+from replyline.vault import UnreadableSecret
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+# What the parts raise that a caller can act on: the status, a word to group by, and seconds after which to try again.
+_KNOWN: Mapping[type[Exception], tuple[int, str, int | None]] = {
+    StoreUnavailable: (503, "store_unavailable", 1),
+    BrokerUnavailable: (503, "redis_unavailable", 1),
+    ChannelTaken: (409, "taken", None),
+    DocumentTaken: (409, "taken", None),
+    ChannelRefused: (422, "refused", None),
+    ChatbotRefused: (422, "refused", None),
+    DocumentRefused: (422, "refused", None),
+    EndpointRefused: (422, "refused", None),
+}
+
+
+class Problem(HTTPException):
+    """An answer that is not the one hoped for: `status`, a snake_case `code` to act on, and a sentence for people."""
+
+    def __init__(self, status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status_code=status, detail=detail, headers=dict(headers or {}))
+        self.code = code
+
+
+def not_found(what: str) -> Problem:
+    """The answer for what does not exist, and for what is another customer's: the two look the same."""
+    return Problem(404, "not_found", f"there is no such {what}")
+
+
+def answer(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: Sequence[Mapping[str, str]] = (),
+) -> Response:
+    """The problem as a response."""
+    body: dict[str, object] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
+    if errors:
+        body["errors"] = list(errors)
+    return Response(msgspec.json.encode(body), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def install(api: FastAPI) -> None:
+    """Let every error of `api` leave it as problem JSON."""
+    api.add_exception_handler(StarletteHTTPException, _http_error)
+    api.add_exception_handler(RequestValidationError, _invalid)
+    for kind in _KNOWN:
+        api.add_exception_handler(kind, _known_error)
+    api.add_exception_handler(UnreadableSecret, _unreadable_secret)
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, StarletteHTTPException):
+        raise error
+    code = error.code if isinstance(error, Problem) else HTTPStatus(error.status_code).name.lower()
+    return answer(error.status_code, code, str(error.detail), headers=error.headers)
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    errors = [
+        {
+            "field": ".".join(str(part) for part in found["loc"][1:]) or str(found["loc"][0]),
+            "in": str(found["loc"][0]),
+            "message": str(found["msg"]).removeprefix("Value error, "),
+        }
+        for found in error.errors()
+    ]
+    if any(found["type"] == "json_invalid" for found in error.errors()):
+        return answer(400, "unreadable", "the body is not JSON")
+    said = "; ".join(f"{found['field']}: {found['message']}" for found in errors[:5])
+    return answer(422, "invalid", said, errors=errors[:50])
+
+
+async def _known_error(_request: Request, error: Exception) -> Response:
+    status, code, after_s = next(row for kind, row in _KNOWN.items() if isinstance(error, kind))
+    headers = {} if after_s is None else {"Retry-After": str(after_s)}
+    # Where the stores are is nobody's business outside.
+    detail = "try again in a moment" if status == 503 else str(error)
+    return answer(status, code, detail, headers=headers)
+
+
+async def _unreadable_secret(request: Request, error: Exception) -> Response:
+    log.error("web.unreadable_secret", path=request.url.path, error=str(error))
+    return answer(500, "unreadable_secret", "a secret was sealed with a key that this deployment does not have")
+
+
+class LastResort:
+    """Answers 500 for an error that nobody foresaw, and logs it with its stack."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI call."""
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            log.error("web.unforeseen", path=scope.get("path"), exc_info=error)
+            if started:  # half an answer cannot be taken back: the connection breaks instead
+                raise
+            await answer(500, "internal", "an error that we did not foresee; it is logged")(scope, receive, send)

@@ -1,0 +1,81 @@
+"""What goes over the wire: camelCase names, pages, and text that Postgres can keep."""
+
+import uuid
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Generic, Protocol, TypeVar
+
+from fastapi import Query
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, model_validator
+from pydantic.alias_generators import to_camel
+
+MAX_PAGE = 200
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not contain the character U+0000")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+Name = Annotated[Text, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+ShortText = Annotated[Text, StringConstraints(max_length=512)]
+Url = Annotated[Text, StringConstraints(min_length=1, max_length=2000)]
+Secret = Annotated[Text, StringConstraints(min_length=1, max_length=4000)]
+
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Entries of the page.")]
+Cursor = Annotated[uuid.UUID | None, Query(description="`next` of the page before; the first page without.")]
+
+
+class In(BaseModel):
+    """A body that comes in; a field that does not exist is an error, so that a misspelt one is not silently ignored."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
+
+
+class Changes(In):
+    """A body of PATCH: what is left out stays; null is only for what can be cleared."""
+
+    clearable: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="after")
+    def _not_null(self) -> "Changes":
+        for name in sorted(self.model_fields_set - self.clearable):
+            if getattr(self, name) is None:
+                raise ValueError(f"{to_camel(name)} cannot be null")
+        return self
+
+
+class Out(BaseModel):
+    """A body that goes out, read from a record of the store."""
+
+    model_config = ConfigDict(alias_generator=to_camel, from_attributes=True, populate_by_name=True)
+
+
+class HasId(Protocol):
+    """A record that a cursor can point to."""
+
+    @property
+    def id(self) -> uuid.UUID:
+        """What pages are ordered by."""
+        ...
+
+
+Record = TypeVar("Record", bound=HasId)
+Entry = TypeVar("Entry", bound=Out)
+
+
+class Page(Out, Generic[Entry]):
+    """Some entries, and where the next page begins; null at the end."""
+
+    data: list[Entry]
+    next: uuid.UUID | None
+
+
+def page(records: Sequence[Record], limit: int, kind: type[Entry]) -> Page[Entry]:
+    """The page of the first `limit` records; there is a next one if one more was found."""
+    shown = records[:limit]
+    return Page(
+        data=[kind.model_validate(record) for record in shown],
+        next=shown[-1].id if shown and len(records) > limit else None,
+    )

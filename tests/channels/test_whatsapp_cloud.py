@@ -1,0 +1,315 @@
+"""WhatsApp Cloud API: the contract suite, and what Meta's callbacks and sends have of their own."""
+
+import hashlib
+import hmac
+import uuid
+from datetime import UTC, datetime
+from typing import ClassVar
+
+import aiohttp
+import msgspec
+import pytest
+
+from replyline.channels import CHANNELS, Channel, ChannelAccount, ForgedCallback, InboundMessage
+from replyline.channels.whatsapp_cloud import MAX_TEXT_CHARS, verification
+from replyline.errors import Permanent
+from tests.channels.contract_suite import ChannelContract, make_account, outgoing
+from tests.channels.far_end import Call, FarEnd, Say
+
+NUMBER = "106540352242922"
+SECRETS = {"app_secret": "app-secret", "verify_token": "verify-token", "access_token": "EAAG-access-token"}
+TEXT: dict[str, object] = {
+    "from": "16505551234",
+    "id": "wamid.A",
+    "timestamp": "1764000000",
+    "type": "text",
+    "text": {"body": "Are you open on Sunday?"},
+}
+
+
+def account_at(url: str = "http://127.0.0.1:9") -> ChannelAccount:
+    """The account NUMBER, sending to `url`."""
+    return make_account("WHATSAPP_CLOUD", NUMBER, config={"graph_base": url, "graph_version": "v25.0"}, secrets=SECRETS)
+
+
+def change(*, number: str = NUMBER, field: str = "messages", **value: object) -> dict[str, object]:
+    """One change of a callback."""
+    metadata = {"display_phone_number": "15550783881", "phone_number_id": number}
+    return {"field": field, "value": {"messaging_product": "whatsapp", "metadata": metadata, **value}}
+
+
+def envelope(*changes: object) -> dict[str, object]:
+    """A callback with each change in an entry of its own."""
+    return {
+        "object": "whatsapp_business_account",
+        "entry": [{"id": "102290129340398", "changes": [each]} for each in changes],
+    }
+
+
+def read(*changes: object) -> list[InboundMessage]:
+    """The messages that a callback with these changes brings."""
+    callback = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), msgspec.json.encode(envelope(*changes)))
+    return list(callback.messages)
+
+
+class TestWhatsAppCloud(ChannelContract):
+    """The suite, as Meta speaks."""
+
+    channel: ClassVar[Channel] = CHANNELS["WHATSAPP_CLOUD"]
+    limited_after_s: ClassVar[float] = 6
+
+    def account(self, url: str = "http://127.0.0.1:9") -> ChannelAccount:
+        return account_at(url)
+
+    def callback(self) -> object:
+        contacts = [{"profile": {"name": "Ana"}, "wa_id": "16505551234"}]
+        status = {
+            "id": "wamid.B",
+            "status": "failed",
+            "timestamp": "1764000001",
+            "recipient_id": "16505551234",
+            "biz_opaque_callback_data": str(uuid.uuid4()),
+            "errors": [{"code": 131047, "title": "Re-engagement message", "message": "Re-engagement message"}],
+        }
+        return envelope(change(contacts=contacts, messages=[TEXT], statuses=[status]))
+
+    def raw_callback(self) -> bytes:
+        return msgspec.json.encode(envelope(change(messages=[TEXT])))
+
+    def signed(self, account: ChannelAccount, raw: bytes) -> dict[str, str]:
+        key = account.secrets["app_secret"].encode()
+        return {"x-hub-signature-256": f"sha256={hmac.new(key, raw, hashlib.sha256).hexdigest()}"}
+
+    def accepted(self) -> tuple[Say, str]:
+        contacts = [{"input": "+16505551234", "wa_id": "16505551234"}]
+        return Say(
+            200, {"messaging_product": "whatsapp", "contacts": contacts, "messages": [{"id": "wamid.C"}]}
+        ), "wamid.C"
+
+    def refused(self) -> Say:
+        return meta_error(400, 131026)
+
+    def limited(self) -> Say:
+        return meta_error(400, 131056)
+
+    def our_id_of(self, call: Call) -> str | None:
+        return str(call.json().get("biz_opaque_callback_data"))
+
+    def bearer_of(self, account: ChannelAccount) -> str:
+        return account.secrets["access_token"]
+
+    def odd_code(self) -> int | str:
+        return 987654
+
+
+def meta_error(status: int, code: int, **more: object) -> Say:
+    """An error answer of Graph."""
+    return Say(status, {"error": {"message": f"(#{code}) It failed", "type": "OAuthException", "code": code, **more}})
+
+
+def test_the_signature_is_over_the_received_bytes_with_their_escapes() -> None:
+    raw = rb'{"object":"whatsapp_business_account","entry":[],"text":"Gr\u00fc\u00dfe \ud83d\udc4b"}'
+    account = account_at()
+    CHANNELS["WHATSAPP_CLOUD"].verify(account, TestWhatsAppCloud().signed(account, raw), raw)
+    rewritten = msgspec.json.encode(msgspec.json.decode(raw))
+    assert rewritten != raw
+    with pytest.raises(ForgedCallback):
+        CHANNELS["WHATSAPP_CLOUD"].verify(account, TestWhatsAppCloud().signed(account, raw), rewritten)
+
+
+def test_a_text_is_read_with_its_sender_time_and_name() -> None:
+    contacts = [{"profile": {"name": "Ana"}, "wa_id": "16505551234"}]
+    assert read(change(contacts=contacts, messages=[TEXT])) == [
+        InboundMessage(
+            external_id="wamid.A",
+            sender="16505551234",
+            identity_kind="wa_id",
+            reply_to="16505551234",
+            content="Are you open on Sunday?",
+            content_type="text",
+            name="Ana",
+            provider_timestamp=1764000000.0,
+        )
+    ]
+
+
+def test_a_person_without_a_phone_number_is_known_and_answered_by_user_id() -> None:
+    message = {name: value for name, value in TEXT.items() if name != "from"} | {"from_user_id": "US.1349"}
+    (found,) = read(change(contacts=[{"profile": {"name": "Ana"}, "user_id": "US.1349"}], messages=[message]))
+    assert (found.sender, found.identity_kind, found.reply_to, found.name) == ("US.1349", "bsuid", "US.1349", "Ana")
+
+
+def test_a_person_stays_the_same_when_the_phone_number_comes_and_goes() -> None:
+    both = TEXT | {"from_user_id": "US.1349"}
+    hidden = {name: value for name, value in both.items() if name != "from"}
+    shown, later = read(change(messages=[both, hidden]))
+    assert (shown.sender, shown.identity_kind) == (later.sender, later.identity_kind)
+    assert shown.reply_to == "16505551234"
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "content"),
+    [
+        ("button", {"payload": "YES", "text": "Yes please"}, "Yes please"),
+        ("interactive", {"type": "button_reply", "button_reply": {"id": "y", "title": "Yes"}}, "Yes"),
+        ("interactive", {"type": "list_reply", "list_reply": {"id": "p1", "title": "Basic"}}, "Basic"),
+        ("interactive", {"type": "nfm_reply", "nfm_reply": {"name": "flow", "body": "Sent"}}, "Sent"),
+        ("image", {"id": "1", "mime_type": "image/jpeg", "caption": "Is this fresh?"}, "[image] Is this fresh?"),
+        ("image", {"id": "1", "mime_type": "image/jpeg"}, "[image]"),
+        ("audio", {"id": "1", "mime_type": "audio/ogg", "voice": True}, "[audio]"),
+        ("document", {"id": "1", "filename": "order.pdf"}, "[document] order.pdf"),
+        ("sticker", {"id": "1"}, "[sticker]"),
+        ("location", {"latitude": 1.5, "longitude": 2, "name": "Shop"}, "[location] Shop (1.5, 2.0)"),
+        ("contacts", [{"name": {"formatted_name": "Bo"}}], "[contacts]"),
+        ("order", {"catalog_id": "c", "text": "Two loaves"}, "[order] Two loaves"),
+    ],
+)
+def test_every_kind_that_says_something_is_put_into_words(kind: str, payload: object, content: str) -> None:
+    message = {"from": "16505551234", "id": "wamid.A", "timestamp": "1764000000", "type": kind, kind: payload}
+    (found,) = read(change(messages=[message]))
+    assert (found.content, found.content_type) == (content, kind)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        TEXT | {"type": "reaction", "reaction": {"message_id": "wamid.B", "emoji": "👍"}},
+        TEXT | {"type": "system", "system": {"body": "changed", "type": "user_changed_number"}},
+        TEXT | {"type": "unsupported", "errors": [{"code": 131051}]},
+        TEXT | {"type": "something_new"},
+        TEXT | {"group_id": "g1"},
+        TEXT | {"id": ""},
+        TEXT | {"id": "x" * 513},
+        TEXT | {"from": None},
+        {},
+        None,
+        7,
+    ],
+    ids=lambda message: str(message)[-40:],
+)
+def test_what_asks_for_no_answer_is_counted_and_does_not_hide_its_neighbours(message: object) -> None:
+    raw = msgspec.json.encode(envelope(change(messages=[message, TEXT]), change(messages=[TEXT])))
+    callback = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw)
+    assert [found.external_id for found in callback.messages] == ["wamid.A", "wamid.A"]
+    assert callback.ignored == 1
+
+
+@pytest.mark.parametrize("contacts", [None, "none", [None], [{"profile": 3}], [{"profile": {"name": 3}}], {}])
+def test_contacts_that_cannot_be_read_hide_no_message(contacts: object) -> None:
+    (found,) = read(change(contacts=contacts, messages=[TEXT]))
+    assert found.name is None
+
+
+@pytest.mark.parametrize("bad", [None, 7, {"value": None}, change(field="account_update"), {"field": "messages"}])
+def test_a_change_that_cannot_be_read_hides_no_other(bad: object) -> None:
+    assert [found.external_id for found in read(bad, change(messages=[TEXT]))] == ["wamid.A"]
+
+
+def test_a_change_of_another_number_is_dropped_though_the_signature_is_ours() -> None:
+    raw = msgspec.json.encode(envelope(change(number="999", messages=[TEXT]), change(messages=[TEXT])))
+    callback = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw)
+    assert (len(callback.messages), callback.ignored) == (1, 1)
+
+
+def test_a_text_keeps_all_but_what_postgres_cannot_store() -> None:
+    (found,) = read(change(messages=[TEXT | {"text": {"body": "a\x00b" + "ü" * 70_000}}]))
+    assert found.content == "ab" + "ü" * 65_534
+
+
+def test_a_status_finds_our_message_by_the_id_that_we_sent_along() -> None:
+    ours = uuid.uuid4()
+    status = {"id": "wamid.B", "status": "delivered", "timestamp": "1764000001", "biz_opaque_callback_data": str(ours)}
+    raw = msgspec.json.encode(envelope(change(statuses=[status])))
+    (update,) = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw).statuses
+    assert (update.external_id, update.message_id, update.status) == ("wamid.B", ours, "DELIVERED")
+    assert update.at == datetime.fromtimestamp(1764000001, UTC)
+
+
+@pytest.mark.parametrize(
+    ("said", "means"),
+    [("sent", "SENT"), ("delivered", "DELIVERED"), ("read", "READ"), ("played", "READ"), ("failed", "FAILED")],
+)
+def test_every_status_word_is_known(said: str, means: str) -> None:
+    raw = msgspec.json.encode(envelope(change(statuses=[{"id": "wamid.B", "status": said, "timestamp": "1764000001"}])))
+    assert [status.status for status in CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw).statuses] == [means]
+
+
+def test_a_failed_status_says_why_in_our_words() -> None:
+    error = {"code": 131047, "title": "Re-engagement message", "message": "m", "error_data": {"details": "d"}}
+    status = {"id": "wamid.B", "status": "failed", "timestamp": "1764000001", "errors": [error]}
+    raw = msgspec.json.encode(envelope(change(statuses=[status])))
+    (update,) = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw).statuses
+    assert (update.error_reason, update.error_detail) == ("window_closed", "131047: Re-engagement message")
+
+
+@pytest.mark.parametrize("errors", [None, [], [None], [{"code": "x"}], "none"])
+def test_a_failed_status_with_an_unreadable_error_still_fails_the_message(errors: object) -> None:
+    status = {"id": "wamid.B", "status": "failed", "timestamp": 1764000001, "errors": errors}
+    raw = msgspec.json.encode(envelope(change(statuses=[status])))
+    (update,) = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw).statuses
+    assert (update.status, update.error_reason) == ("FAILED", None)
+
+
+@pytest.mark.parametrize(
+    ("to", "recipient"),
+    [
+        ("16505551234", {"to": "+16505551234"}),
+        ("+16505551234", {"to": "+16505551234"}),
+        ("US.1349", {"recipient": "US.1349"}),
+        ("US.ENT.11", {"recipient": "US.ENT.11"}),
+    ],
+)
+async def test_a_send_names_the_person_as_meta_wants_it(
+    to: str, recipient: dict[str, str], http: aiohttp.ClientSession, far_end: FarEnd
+) -> None:
+    far_end.then = [TestWhatsAppCloud().accepted()[0]]
+    text = outgoing(to)
+    await CHANNELS["WHATSAPP_CLOUD"].send(account_at(far_end.url), text, http)
+    (call,) = far_end.calls
+    assert (call.method, call.path) == ("POST", f"/v25.0/{NUMBER}/messages")
+    assert call.headers["authorization"] == f"Bearer {SECRETS['access_token']}"
+    assert call.json() == {
+        "messaging_product": "whatsapp",
+        "recipient_type": "individual",
+        **recipient,
+        "type": "text",
+        "text": {"body": text.content, "preview_url": False},
+        "biz_opaque_callback_data": str(text.message_id),
+    }
+
+
+async def test_a_text_too_long_for_whatsapp_is_refused_before_it_is_sent(
+    http: aiohttp.ClientSession, far_end: FarEnd
+) -> None:
+    with pytest.raises(Permanent) as raised:
+        await CHANNELS["WHATSAPP_CLOUD"].send(
+            account_at(far_end.url), outgoing(content="x" * (MAX_TEXT_CHARS + 1)), http
+        )
+    assert raised.value.reason == "text_too_long"
+    assert far_end.calls == []
+
+
+def test_the_handshake_is_answered_with_the_challenge() -> None:
+    query = {"hub.mode": "subscribe", "hub.verify_token": "verify-token", "hub.challenge": "1158201444"}
+    assert verification(account_at(), query) == "1158201444"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"hub.verify_token": "other"},
+        {"hub.verify_token": ""},
+        {"hub.verify_token": "\udcff"},
+        {"hub.mode": "unsubscribe"},
+    ],
+)
+def test_a_handshake_that_is_not_ours_is_refused(wrong: dict[str, str]) -> None:
+    query = {"hub.mode": "subscribe", "hub.verify_token": "verify-token", "hub.challenge": "1158201444"} | wrong
+    with pytest.raises(ForgedCallback):
+        verification(account_at(), query)
+
+
+def test_a_handshake_of_a_channel_without_a_token_is_refused() -> None:
+    account = make_account("WHATSAPP_CLOUD", NUMBER, config={}, secrets={})
+    with pytest.raises(ForgedCallback):
+        verification(account, {"hub.mode": "subscribe", "hub.verify_token": "", "hub.challenge": "1"})

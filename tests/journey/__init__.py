@@ -1,0 +1,1 @@
+"""The whole way of a message, through real queues, stores and HTTP."""

@@ -1,0 +1,155 @@
+"""The HTTP application on a real socket, as production serves it, with real stores behind it."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+from granian.constants import HTTPModes, Interfaces
+from granian.log import LogLevels
+from granian.server.embed import Server
+
+from replyline.app import App, open_app
+from replyline.settings import load
+from replyline.web import create_app
+from tests.make import SECRET_KEY
+from tests.waiting import until
+
+ADMIN_KEY = "the-operator-of-the-tests"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer, read."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, object]:
+        """The body, which must be a JSON object."""
+        return msgspec.json.decode(self.body, type=dict[str, object])
+
+    @property
+    def entries(self) -> list[dict[str, object]]:
+        """What a page shows."""
+        return msgspec.convert(self.json["data"], type=list[dict[str, object]])
+
+    @property
+    def problem(self) -> tuple[int, object]:
+        """Status and code of a problem, after a look at whether it is one."""
+        assert self.headers["content-type"] == "application/problem+json"
+        assert self.json["status"] == self.status
+        assert self.json["type"] == "about:blank"
+        assert isinstance(self.json["detail"], str)
+        return self.status, self.json["code"]
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A served application and a client of it."""
+
+    app: App
+    url: str
+    http: aiohttp.ClientSession
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str | None = None,
+        json: object = None,
+        data: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """Make one call, with `key` as bearer; `json` is sent as JSON, `data` as it is."""
+        sent = dict(headers or {})
+        if key is not None:
+            sent["Authorization"] = f"Bearer {key}"
+        if json is not None:
+            data = msgspec.json.encode(json)
+            sent.setdefault("Content-Type", "application/json")
+        async with self.http.request(method, f"{self.url}{path}", data=data, headers=sent) as response:
+            lower = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.status, lower, await response.read())
+
+    async def operator(self, method: str, path: str, *, json: object = None) -> Answer:
+        """Make one call with the operator's key."""
+        return await self.call(method, path, key=ADMIN_KEY, json=json)
+
+
+Serve = Callable[..., AbstractAsyncContextManager[Door]]
+
+
+@pytest.fixture
+def serve(valkey_url: str, database_url: str, tmp_path: Path) -> Serve:
+    """Serves the application; what is given replaces the tests' settings."""
+
+    @asynccontextmanager
+    async def serving(**given: object) -> AsyncIterator[Door]:
+        settings = load(
+            **{
+                "redis_url": valkey_url,
+                "database_url": database_url,
+                "secret_key": SECRET_KEY,
+                "admin_key": ADMIN_KEY,
+                "webhook_allow_private": True,
+                "database_pool": 8,
+                "data": tmp_path,
+                **given,
+            }
+        )
+        async with open_app(settings) as app, _served(app) as url, aiohttp.ClientSession() as http:
+            yield Door(app, url, http)
+
+    return serving
+
+
+@pytest.fixture
+async def door(serve: Serve) -> AsyncIterator[Door]:
+    """The application with the tests' settings."""
+    async with serve() as door:
+        yield door
+
+
+@asynccontextmanager
+async def _served(app: App) -> AsyncIterator[str]:
+    port = free_port()
+    server = Server(
+        create_app(app),
+        address="127.0.0.1",
+        port=port,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        websockets=False,
+        log_enabled=False,
+        log_level=LogLevels.error,
+    )
+    serving = asyncio.create_task(server.serve())
+    try:
+        await until(lambda: _listens(port), what="the server")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.stop()
+        await serving
+
+
+def free_port() -> int:
+    """A port on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
