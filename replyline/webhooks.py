@@ -235,6 +235,8 @@ async def deliver(
             return outcome(f"{response.status // 100}xx", failed, response.status, await _head(response))
     except TimeoutError:
         return outcome("timeout", Temporary("the endpoint did not answer in time", reason="timeout"))
+    except aiohttp.InvalidURL:
+        return outcome("refused_address", Permanent("the URL is none", reason="refused_address"))
     except (aiohttp.ClientError, OSError) as error:
         if isinstance(error, RefusedAddress) or isinstance(error.__cause__, RefusedAddress):
             return outcome("refused_address", Permanent(str(error.__cause__ or error), reason="refused_address"))

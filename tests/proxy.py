@@ -108,10 +108,8 @@ class FaultProxy:
             async with asyncio.TaskGroup() as directions:
                 directions.create_task(self._pass_on(reader, onward, self._requests_flow))
                 directions.create_task(self._pass_on(back, writer, self._replies_flow))
-        except* OSError:
-            self._links.discard(link)  # one side has gone: so does the other
-        except* asyncio.CancelledError:
-            self._links.discard(link)  # cut
+        except* (OSError, asyncio.CancelledError):
+            self._links.discard(link)  # one side has gone, so does the other; or it was cut
         finally:
             self._links.discard(link)
             for end in (writer, onward):

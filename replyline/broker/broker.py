@@ -17,7 +17,7 @@ from replyline.broker.endpoint import parse_endpoint
 from replyline.broker.keys import Keys, keys_of
 from replyline.broker.publishing import Adder
 from replyline.broker.scripts import DRAIN, GET_COUNTS, GET_STATE, PAUSE, PROMOTE, REMOVE
-from replyline.broker.wire import Reply, pack
+from replyline.broker.wire import Answer, Reply, pack
 from replyline.broker.worker import Worker
 
 _OPEN_WAIT_S = 1.0
@@ -122,7 +122,10 @@ class Broker:
         keys = self._of(queue)
         if not await self._connection.call("EXISTS", keys.job(job_id)):
             return False
-        return await self._connection.run(REMOVE.call(keys.job(job_id), keys["repeat"], job_id, 0, keys.prefix)) == 1
+        return await self._connection.run(self._removal(keys, job_id)) == 1
+
+    def _removal(self, keys: Keys, job_id: str) -> bytes:
+        return REMOVE.call(keys.job(job_id), keys["repeat"], job_id, 0, keys.prefix)
 
     async def promote(self, queue: str, job_id: str) -> bool:
         """Let a delayed job run now; False where it is not delayed."""
@@ -151,16 +154,19 @@ class Broker:
     async def trim(self, queue: str, *, keep: int) -> int:
         """Remove the oldest waiting jobs of a queue that nobody works, so that `keep` stay; returns how many went."""
         keys = self._of(queue)
-        waiting = await self._connection.call("ZCARD", keys["prioritized"])
-        excess = min(_TRIM_BATCH, waiting - keep) if isinstance(waiting, int) else 0
-        if excess <= 0:
+        sizes = await self._connection.run_all([pack("LLEN", keys["wait"]), pack("ZCARD", keys["prioritized"])])
+        if sum(size for size in sizes if isinstance(size, int)) <= keep:
             return 0
-        # The score is priority and counter, not age: the ids of our notices are time-ordered, so they tell.
-        entries = await self._connection.call("ZRANGE", keys["prioritized"], 0, -1)
-        oldest = sorted(entry for entry in entries if isinstance(entry, bytes)) if isinstance(entries, list) else []
-        removed = [REMOVE.call(keys.job(id_.decode()), keys["repeat"], id_, 0, keys.prefix) for id_ in oldest[:excess]]
-        answers = await self._connection.run_all(removed)
-        return sum(answer == 1 for answer in answers)
+        reads = [pack("LRANGE", keys["wait"], 0, -1), pack("ZRANGE", keys["prioritized"], 0, -1, "WITHSCORES")]
+        list_, set_ = await self._connection.run_all(reads)
+        oldest_first = _oldest_first(list_, set_)
+        excess = oldest_first[: max(0, len(oldest_first) - keep)]
+        removed = 0
+        for start in range(0, len(excess), _TRIM_BATCH):
+            batch = [job_id.decode() for job_id in excess[start : start + _TRIM_BATCH]]
+            answers = await self._connection.run_all([self._removal(keys, job_id) for job_id in batch])
+            removed += sum(answer == 1 for answer in answers)
+        return removed
 
     async def epoch(self) -> str | None:
         """What `set_epoch` set, or None: then this Redis has lost everything, or is new."""
@@ -233,6 +239,17 @@ def _state(answer: object) -> JobState | None:
             known: JobState = state
             return known
     return None
+
+
+def _oldest_first(list_: Answer, set_: Answer) -> list[bytes]:
+    """The ids of the waiting list, whose newest stands first, then those of the prioritized set.
+
+    BullMQ's score there is the priority, and below it in 32 bits a counter of what was added.
+    """
+    listed = [entry for entry in list_ if isinstance(entry, bytes)] if isinstance(list_, list) else []
+    flat = [entry for entry in set_ if isinstance(entry, bytes)] if isinstance(set_, list) else []
+    counted = sorted(zip(flat[1::2], flat[::2], strict=True), key=lambda pair: int(float(pair[0])) & 0xFFFFFFFF)
+    return [*reversed(listed), *(job_id for _, job_id in counted)]
 
 
 def _sound(answer: object) -> object:

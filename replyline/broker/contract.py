@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from replyline.broker.keys import NAMES
+
 JobState: TypeAlias = Literal["active", "waiting", "prioritized", "delayed", "completed", "failed", "waiting-children"]
 
 
@@ -47,6 +49,8 @@ class Publication:
         # BullMQ for Node refuses such ids: ":" separates its keys, and bare integers are the ids it generates itself.
         if not self.job_id or ":" in self.job_id or self.job_id.isdecimal():
             raise ValueError(f"a job id must not be empty, contain ':' or be an integer: {self.job_id!r}")
+        if self.job_id in NAMES:  # its hash would stand where the queue keeps its own list or set
+            raise ValueError(f"a job id must not be the name of one of the queue's keys: {self.job_id!r}")
         if not 0 <= self.priority <= 2_097_151:
             raise ValueError(f"priority must be between 0 and 2097151: {self.priority}")
         if self.delay_ms < 0:

@@ -20,7 +20,7 @@ from replyline.broker.wire import Reply, pack
 log = structlog.get_logger(__name__)
 
 # Without any marker for this long a worker looks by itself: a marker can be lost with the connection that took it.
-_LOOK_EVERY_S = 5.0
+_LOOK_EVERY_S = 1.5
 _AWAY_PAUSE_S = 0.05
 _REFUSED_PAUSE_S = 1.0
 _FETCHED_AT_ONCE = 64

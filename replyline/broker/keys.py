@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-_NAMES = (
+NAMES = (
     "active",
     "completed",
     "delayed",
@@ -46,4 +46,4 @@ class Keys:
 def keys_of(prefix: str, queue: str) -> Keys:
     """The keys of `queue` under `prefix` (BullMQ's default is `bull`)."""
     base = f"{prefix}:{queue}:"
-    return Keys(queue, base, {name: f"{base}{name}" for name in _NAMES})
+    return Keys(queue, base, {name: f"{base}{name}" for name in NAMES})

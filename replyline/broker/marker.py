@@ -7,7 +7,7 @@ from replyline.broker.contract import BrokerUnavailable, CommandRefused
 from replyline.broker.keys import Keys
 from replyline.broker.wire import Reply, Wire, pack
 
-_ASK_FOR_S = 30.0
+_ASK_FOR_S = 2.0
 _ANSWER_GRACE_S = 10.0
 _RELEASE_S = 1.0
 

@@ -1,85 +1,83 @@
-"""The command `replyline`: one file a group of commands, errors that say what to do, exit codes that scripts can use."""
+"""The command `replyline`: one file a command or group, errors that say what to do, exit codes that scripts can use."""
 
 import sys
-from typing import Annotated
+from importlib import import_module
 
-import click
 import typer
 
-from replyline import __version__
-from replyline.broker import BrokerUnavailable
-from replyline.cli import connected, queues, records, serve
-from replyline.cli.follow import send, trace
-from replyline.cli.output import errors, print_json, print_rows
+from replyline.cli.output import errors
 from replyline.cli.running import CommandFailed, Exit
-from replyline.cli.start import start
-from replyline.embedded import EmbeddedError
-from replyline.settings import SettingsError, describe
-from replyline.store.database import StoreUnavailable
-from replyline.vault import UnreadableSecret
+from replyline.settings import SettingsError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Replyline: the message pipeline behind a multi-tenant AI chatbot.\n\n"
-    'Begin with `replyline start --demo`, then `replyline send "Hello"`. Exit codes: 0 done, 1 tried and failed, '
-    "2 wrong argument or setting, 3 a server is not there, 4 not found.",
-)
-
-app.command(rich_help_panel=None)(start)
-for command in (serve.api, serve.worker, serve.migrate):
-    app.command()(command)
-app.command()(send)
-app.command()(trace)
-app.command()(queues.queues)
-app.add_typer(queues.dead_letters, name="dead-letters")
-for group in (*records.GROUPS, *connected.GROUPS):
-    app.add_typer(group)
-app.command()(connected.usage)
-app.command()(serve.standins)
-app.command("redis-cli", context_settings={"ignore_unknown_options": True})(queues.redis_cli)
+# Where each command is. Only what is called is imported: the API's libraries alone take a second to load.
+COMMANDS = {
+    "start": "start:start",
+    "api": "api:api",
+    "worker": "worker:worker",
+    "migrate": "migrate:migrate",
+    "send": "follow:send",
+    "trace": "follow:trace",
+    "queues": "queues:queues",
+    "dead-letters": "queues:dead_letters",
+    "customers": "records:customers_group",
+    "chatbots": "records:chatbots_group",
+    "channels": "connected:channels_group",
+    "knowledge": "connected:knowledge_group",
+    "webhooks": "connected:webhooks_group",
+    "usage": "connected:usage",
+    "standins": "standins:standins",
+    "redis-cli": "queues:redis_cli",
+    "settings": "about:settings",
+    "version": "about:version",
+}
 
 
-@app.command()
-def settings(as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False) -> None:
-    """List every setting with its default and meaning. All are environment variables; .env is read."""
-    rows = [{"name": name, "default": default, "meaning": meaning} for name, default, meaning in describe()]
-    print_rows(rows, ("name", "default", "meaning"), as_json=as_json, empty="")
+def make_app(called: str | None = None) -> typer.Typer:
+    """The command line; where a command is `called`, of the others only their absence."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help="Replyline: the message pipeline behind a multi-tenant AI chatbot.\n\n"
+        'Begin with `replyline start --demo`, then `replyline send "Hello"`. Exit codes: 0 done, 1 tried and failed, '
+        "2 wrong argument or setting, 3 a server is not there, 4 not found.",
+    )
+    app.callback()(_nothing)  # without it, a single command would take the place of the whole
+    for name in [called] if called in COMMANDS else COMMANDS:
+        module, _, attribute = COMMANDS[str(name)].partition(":")
+        command = getattr(import_module(f"replyline.cli.{module}"), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name, context_settings={"ignore_unknown_options": name == "redis-cli"})(command)
+    return app
 
 
-@app.command()
-def version(as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False) -> None:
-    """Say which version this is."""
-    if as_json:
-        print_json({"version": __version__})
-    else:
-        typer.echo(__version__)
+def _nothing() -> None:
+    """The options of `replyline` itself: there are none."""
 
 
 def main() -> None:
     """Run the command line; every foreseen failure is one line on standard error and an exit code of `running.Exit`."""
     try:
-        code = app(standalone_mode=False)
-    except click.exceptions.Abort:
+        code = make_app(sys.argv[1] if len(sys.argv) > 1 else None)(standalone_mode=False)
+    except typer.Abort:
         code = _fail("stopped", Exit.FAILED)
-    except click.ClickException as error:
-        error.show()
-        code = Exit.WRONG_CALL
+    except typer.TyperException as error:
+        code = _wrong_call(error.format_message())
     except CommandFailed as error:
         code = _fail(str(error), error.code)
     except SettingsError as error:
         code = _fail(str(error), Exit.WRONG_CALL)
-    except StoreUnavailable as error:
-        code = _fail(f"{error}: is the server of DATABASE_URL up?", Exit.UNAVAILABLE)
-    except BrokerUnavailable as error:
-        code = _fail(f"Redis is not available: {error}", Exit.UNAVAILABLE)
-    except EmbeddedError as error:
-        code = _fail(str(error), Exit.UNAVAILABLE)
-    except UnreadableSecret as error:
-        code = _fail(f"a stored secret cannot be read: {error}", Exit.FAILED)
     sys.exit(code if isinstance(code, int) else Exit.OK)
+
+
+def _wrong_call(message: str) -> Exit:
+    if message.startswith("Usage:"):  # a group named without a command: its help is the answer
+        errors.print(message, markup=False, highlight=False, soft_wrap=True)
+        return Exit.WRONG_CALL
+    return _fail(f"{message}\nTry: replyline --help", Exit.WRONG_CALL)
 
 
 def _fail(message: str, code: Exit) -> Exit:

@@ -14,8 +14,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from replyline.cli.opening import open_here, run
 from replyline.cli.output import console, print_json, seconds
-from replyline.cli.running import CommandFailed, Exit, open_here, read_ready, run
+from replyline.cli.running import CommandFailed, Exit, read_ready
 from replyline.settings import Settings, load
 from replyline.store import timeline
 from replyline.store.timeline import Timeline, TimelineJob

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-console = Console()
+# A pipe has no width of its own: wide enough that nothing is cut there.
+console = Console(width=None if sys.stdout.isatty() else 200)
 errors = Console(stderr=True)
 
 Row = Mapping[str, object]
@@ -31,7 +32,9 @@ def print_rows(rows: Sequence[Row], columns: Sequence[str], *, as_json: bool, em
     if not rows:
         console.print(empty, style="dim")
         return
-    table = Table(*(column.replace("_", " ") for column in columns), box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     console.print(table)

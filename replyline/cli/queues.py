@@ -11,8 +11,9 @@ import typer
 
 from replyline.app import App
 from replyline.broker import CommandRefused
+from replyline.cli.opening import open_here, run
 from replyline.cli.output import console, print_json, print_record, print_rows, seconds
-from replyline.cli.running import CommandFailed, Exit, open_here, run
+from replyline.cli.running import CommandFailed, Exit
 from replyline.jobs import DEAD_LETTER, QUEUE_NAMES
 from replyline.metrics import now_ms
 from replyline.store import dead_letters as records

@@ -10,8 +10,9 @@ from typing import Annotated, TypeVar
 import typer
 
 from replyline.app import App
+from replyline.cli.opening import open_here, run
 from replyline.cli.output import print_record, print_rows
-from replyline.cli.running import CommandFailed, Exit, open_here, run
+from replyline.cli.running import CommandFailed, Exit
 from replyline.providers import PROVIDERS
 from replyline.store import api_keys, chatbots, customers
 from replyline.store.channels import ChannelRefused

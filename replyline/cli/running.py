@@ -5,19 +5,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Coroutine
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeVar
 
-import uvloop
-
-from replyline import logs
-from replyline.app import App, open_app
 from replyline.settings import Settings, SettingsError, load
-
-Result = TypeVar("Result")
 
 
 class Exit(IntEnum):
@@ -41,20 +31,6 @@ class CommandFailed(Exception):
         self.code = code
 
 
-@dataclass(frozen=True)
-class Demo:
-    """What `replyline start --demo` made to play with."""
-
-    customer_id: str
-    api_key: str
-    chatbot_id: str
-
-
-def run(work: Coroutine[object, object, Result]) -> Result:
-    """Run a command's coroutine to its end."""
-    return uvloop.run(work)
-
-
 def settings_here(**overrides: object) -> Settings:
     """The settings, with the servers of a running `replyline start` where the environment names none.
 
@@ -75,13 +51,6 @@ def settings_here(**overrides: object) -> Settings:
     if settings.secret_key is None and key_file.exists():
         found["secret_key"] = key_file.read_text(encoding="utf-8").strip()
     return load(**{**found, **overrides})
-
-
-def open_here(**overrides: object) -> AbstractAsyncContextManager[App]:
-    """An App on the servers of `settings_here`, with logs quiet enough for a command's output."""
-    settings = settings_here(**overrides)
-    logs.configure("error", settings.log_format)
-    return open_app(settings)
 
 
 def read_ready(settings: Settings) -> dict[str, object] | None:

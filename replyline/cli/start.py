@@ -18,8 +18,9 @@ from rich.panel import Panel
 from replyline import logs
 from replyline.cli.children import Children
 from replyline.cli.demo import Demo, prepare_demo
+from replyline.cli.opening import run
 from replyline.cli.output import errors
-from replyline.cli.running import CommandFailed, Exit, run, stop_on_signals
+from replyline.cli.running import CommandFailed, Exit, stop_on_signals
 from replyline.embedded import DataFolder, EmbeddedPostgres, EmbeddedValkey
 from replyline.settings import Settings, load, open_vault
 from replyline.store.migrate import migrate

@@ -10,8 +10,8 @@ from pydantic import StringConstraints
 from replyline.app import App
 from replyline.store import dead_letters
 from replyline.store.moves.dead_letters import NotReplayable
-from replyline.web.auth import Here, TenantOrAll
-from replyline.web.messages import FailureOut
+from replyline.web.auth import Anyone, CustomerId, Here, TenantOrAll
+from replyline.web.messages import FailureOut, without_stacks
 from replyline.web.problems import Problem, not_found
 from replyline.web.wire import Cursor, Limit, Out, Page, page
 
@@ -53,7 +53,8 @@ class ReplayedOut(Out):
 async def list_dead_letters(
     *,
     app: Here,
-    customer_id: TenantOrAll,
+    who: Anyone,
+    customer_id: CustomerId = None,
     queue: Annotated[QueueName | None, Query()] = None,
     reason: Annotated[Reason | None, Query()] = None,
     cursor: Cursor = None,
@@ -61,18 +62,27 @@ async def list_dead_letters(
 ) -> Page[DeadLetterOut]:
     """Dead letters, newest job first; every customer's, where the operator names none."""
     found = await dead_letters.list_page(
-        app.database, customer_id=customer_id, queue=queue, reason=reason, before=cursor, limit=limit + 1
+        app.database,
+        customer_id=who.one_or_all(customer_id),
+        queue=queue,
+        reason=reason,
+        before=cursor,
+        limit=limit + 1,
     )
-    return page(found, limit, DeadLetterOut)
+    shown = page(found, limit, DeadLetterOut)
+    without_stacks((error for dead in shown.data for error in dead.errors), who)
+    return shown
 
 
 @router.get("/{job_id}")
-async def get_dead_letter(job_id: uuid.UUID, app: Here, customer_id: TenantOrAll) -> DeadLetterOut:
+async def get_dead_letter(job_id: uuid.UUID, app: Here, who: Anyone, customer_id: CustomerId = None) -> DeadLetterOut:
     """One dead letter."""
-    found = await dead_letters.get(app.database, job_id, customer_id=customer_id)
+    found = await dead_letters.get(app.database, job_id, customer_id=who.one_or_all(customer_id))
     if found is None:
         raise not_found("dead letter")
-    return DeadLetterOut.model_validate(found)
+    shown = DeadLetterOut.model_validate(found)
+    without_stacks(shown.errors, who)
+    return shown
 
 
 @router.post("/{job_id}/replay", status_code=202)

@@ -1,7 +1,7 @@
 """Messages: handing one in by API, looking at them, and following one through the queues."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ from pydantic import StringConstraints
 from replyline.errors import Permanent
 from replyline.jobs import MAX_CONTENT_CHARS, ChannelKind, IncomingMessageJob
 from replyline.store import messages, timeline
-from replyline.web.auth import Anyone, CustomerId, Here, Tenant, TenantOrAll
+from replyline.web.auth import Anyone, Caller, CustomerId, Here, Tenant
 from replyline.web.problems import Problem, not_found
 from replyline.web.wire import Cursor, In, Limit, Out, Page, ShortText, Text, page
 
@@ -68,13 +68,21 @@ class MessageOut(Out):
 
 
 class FailureOut(Out):
-    """One failed try of a job, without secrets and personal text."""
+    """One failed try of a job, without secrets and personal text; `stack` is for the operator, and empty for others."""
 
     at: datetime
     attempt: int
     worker: str
     reason: str
     message: str
+    stack: str
+
+
+def without_stacks(errors: Iterable[FailureOut], who: Caller) -> None:
+    """Where in our code it happened is nothing to customers."""
+    if not who.is_operator:
+        for error in errors:
+            error.stack = ""
 
 
 class TimelineJobOut(Out):
@@ -190,9 +198,11 @@ async def get_message(message_id: uuid.UUID, app: Here, customer_id: Tenant) -> 
 
 
 @router.get("/{message_id}/timeline")
-async def get_timeline(message_id: uuid.UUID, app: Here, customer_id: TenantOrAll) -> TimelineOut:
+async def get_timeline(message_id: uuid.UUID, app: Here, who: Anyone, customer_id: CustomerId = None) -> TimelineOut:
     """Where a message is and why it waits: its jobs with waits, attempts, errors and workers, its messages and webhook events."""
-    found = await timeline.trace(app.database, message_id, customer_id=customer_id)
+    found = await timeline.trace(app.database, message_id, customer_id=who.one_or_all(customer_id))
     if found is None:
         raise not_found("message")
-    return TimelineOut.model_validate(found)
+    shown = TimelineOut.model_validate(found)
+    without_stacks((error for job in shown.jobs for error in job.errors), who)
+    return shown

@@ -72,7 +72,8 @@ class Sweeper:
                 if self._after is None:
                     break
             if wiped:
-                log.warning("sweeper.redis_was_empty", republished=found)
+                # A new Redis is as empty as one that lost everything; only the second leaves work to be found.
+                (log.warning if found else log.info)("sweeper.redis_was_empty", republished=found)
                 await self._app.broker.set_epoch(str(uuid.uuid4()))
         return found
 

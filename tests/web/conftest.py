@@ -137,7 +137,7 @@ async def _served(app: App) -> AsyncIterator[str]:
         await until(lambda: _listens(port), what="the server")
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.stop()
+        server.stop()  # type: ignore[no-untyped-call]  # granian has no types there
         await serving
 
 

@@ -1,0 +1,1 @@
+"""The queue engine, on a real Valkey."""

@@ -1,0 +1,197 @@
+"""The door for channels: what is kept, what is refused, and that nothing is kept of what is refused."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from replyline.store.channels import Channel, update
+from replyline.store.database import Database
+from tests.make import CLOUD_SECRETS, VAULT, make_channel, make_chatbot, make_customer
+from tests.proxy import FaultProxy
+from tests.web.conftest import Door, Serve, free_port
+from tests.web.signed import cloud_body, cloud_text, post_cloud, post_qr, qr_body
+
+
+@pytest.fixture
+async def cloud(database: Database) -> Channel:
+    customer = await make_customer(database, monthly_price=100)
+    return await make_channel(database, await make_chatbot(database, customer.id), "WHATSAPP_CLOUD")
+
+
+@pytest.fixture
+async def qr(database: Database) -> Channel:
+    customer = await make_customer(database)
+    return await make_channel(database, await make_chatbot(database, customer.id), "WHATSAPP_QR")
+
+
+async def _payloads(database: Database) -> list[dict[str, object]]:
+    async with database.connection() as connection:
+        rows = await connection.fetch("SELECT payload::text AS payload FROM jobs ORDER BY id")
+    return [msgspec.json.decode(row["payload"], type=dict[str, object]) for row in rows]
+
+
+async def test_every_message_of_a_batch_is_a_job_of_its_own_in_their_order(
+    door: Door, cloud: Channel, database: Database
+) -> None:
+    body = cloud_body(cloud, [cloud_text(f"wamid.{n}", f"message {n}") for n in range(5)])
+    answer = await post_cloud(door, cloud, body)
+    assert (answer.status, answer.json) == (200, {"accepted": 5, "duplicates": 0, "statuses": 0, "ignored": 0})
+    payloads = await _payloads(database)
+    assert [payload["content"] for payload in payloads] == [f"message {n}" for n in range(5)]
+    assert {payload["customerId"] for payload in payloads} == {str(cloud.customer_id)}
+    async with database.connection() as connection:
+        row = await connection.fetchrow("SELECT priority, dedupe_key FROM jobs ORDER BY id LIMIT 1")
+    assert row is not None
+    assert (row["priority"], row["dedupe_key"]) == (1, f"{cloud.id}:wamid.0")
+
+
+async def test_a_callback_repeated_five_times_at_once_is_stored_once(
+    door: Door, cloud: Channel, database: Database
+) -> None:
+    body = cloud_body(cloud, [cloud_text("wamid.A")])
+    answers = await asyncio.gather(*(post_cloud(door, cloud, body) for _ in range(5)))
+    assert [answer.status for answer in answers] == [200] * 5
+    assert sorted(str(answer.json["accepted"]) for answer in answers) == ["0", "0", "0", "0", "1"]
+    assert len(await _payloads(database)) == 1
+
+
+async def test_a_qr_message_is_kept(door: Door, qr: Channel, database: Database) -> None:
+    answer = await post_qr(door, qr, qr_body(qr, "3EB0", "Hallo", name="Ana"))
+    assert (answer.status, answer.json["accepted"]) == (200, 1)
+    (payload,) = await _payloads(database)
+    assert (payload["content"], payload["contactName"], payload["channel"]) == ("Hallo", "Ana", "WHATSAPP_QR")
+    assert (await post_qr(door, qr, qr_body(qr, "3EB0"))).json["duplicates"] == 1
+
+
+@pytest.mark.parametrize("secret", ["another-secret", "qr-callback-secret"])
+async def test_a_callback_signed_with_another_secret_is_refused_and_not_kept(
+    door: Door, cloud: Channel, database: Database, secret: str
+) -> None:
+    answer = await post_cloud(door, cloud, cloud_body(cloud, [cloud_text("wamid.A")]), secret=secret)
+    assert answer.problem == (401, "forged")
+    assert await _payloads(database) == []
+
+
+async def test_an_unsigned_callback_is_refused(door: Door, cloud: Channel, database: Database) -> None:
+    answer = await door.call(
+        "POST", f"/callbacks/whatsapp-cloud/{cloud.channel_key}", data=cloud_body(cloud, [cloud_text("wamid.A")])
+    )
+    assert answer.problem == (401, "forged")
+    assert await _payloads(database) == []
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"object":', b"\xff\xfe", b'{"object": 5}'])
+async def test_a_signed_body_that_is_no_callback_is_refused(door: Door, cloud: Channel, body: bytes) -> None:
+    assert (await post_cloud(door, cloud, body)).problem == (400, "unreadable")
+
+
+async def test_a_channel_nobody_has_is_not_found(door: Door, cloud: Channel, qr: Channel) -> None:
+    for path in (
+        "/callbacks/whatsapp-cloud/none",
+        "/callbacks/whatsapp-cloud/%00",
+        f"/callbacks/whatsapp-cloud/{qr.channel_key}",
+        f"/callbacks/whatsapp-qr/{cloud.channel_key}",
+    ):
+        assert (await door.call("POST", path, data=b"{}")).problem == (404, "not_found")
+
+
+async def test_a_disabled_channel_is_not_found(door: Door, cloud: Channel, database: Database) -> None:
+    await update(database, VAULT, cloud.id, customer_id=cloud.customer_id, changes={"enabled": False})
+    answer = await post_cloud(door, cloud, cloud_body(cloud, [cloud_text("wamid.A")]))
+    assert answer.problem == (404, "not_found")
+    assert await _payloads(database) == []
+
+
+async def test_a_body_over_the_limit_is_refused_announced_or_not(
+    serve: Serve, cloud: Channel, database: Database
+) -> None:
+    path = f"/callbacks/whatsapp-cloud/{cloud.channel_key}"
+
+    async def unannounced() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            yield b"x" * 500
+
+    async with serve(max_body_bytes=1000) as door:
+        assert (await door.call("POST", path, data=b"x" * 1001)).problem == (413, "too_large")
+        async with door.http.post(f"{door.url}{path}", data=unannounced()) as response:
+            assert response.status == 413
+            assert response.content_type == "application/problem+json"
+        assert (await post_cloud(door, cloud, cloud_body(cloud))).status == 200
+    assert await _payloads(database) == []
+
+
+async def test_text_that_postgres_cannot_keep_does_not_hold_up_its_batch(
+    door: Door, cloud: Channel, database: Database
+) -> None:
+    body = cloud_body(cloud, [cloud_text("wamid.A", "a\0b"), cloud_text("wamid.B", "c")])
+    assert (await post_cloud(door, cloud, body)).json["accepted"] == 2
+    assert [payload["content"] for payload in await _payloads(database)] == ["ab", "c"]
+
+
+async def test_a_message_that_no_worker_could_read_is_left_out(door: Door, qr: Channel, database: Database) -> None:
+    answer = await post_qr(door, qr, qr_body(qr, "x" * 600))
+    assert (answer.status, answer.json) == (200, {"accepted": 0, "duplicates": 0, "statuses": 0, "ignored": 1})
+    assert await _payloads(database) == []
+
+
+async def test_a_time_beyond_every_calendar_is_not_kept(door: Door, qr: Channel, database: Database) -> None:
+    assert (await post_qr(door, qr, qr_body(qr, "3EB0", timestamp=1e300))).json["accepted"] == 1
+    (payload,) = await _payloads(database)
+    assert "providerTimestamp" not in payload
+
+
+async def test_a_status_of_a_message_that_is_not_ours_is_taken_and_changes_nothing(door: Door, cloud: Channel) -> None:
+    status: dict[str, object] = {"id": "wamid.X", "status": "delivered", "timestamp": "1764000000"}
+    answer = await post_cloud(door, cloud, cloud_body(cloud, statuses=[status]))
+    assert (answer.status, answer.json) == (200, {"accepted": 0, "duplicates": 0, "statuses": 1, "ignored": 0})
+
+
+async def test_messages_of_another_number_are_ignored(door: Door, cloud: Channel, database: Database) -> None:
+    other = await make_channel(database, await make_chatbot(database, cloud.customer_id), "WHATSAPP_CLOUD")
+    answer = await post_cloud(door, cloud, cloud_body(other, [cloud_text("wamid.A")]))
+    assert (answer.status, answer.json["accepted"], answer.json["ignored"]) == (200, 0, 1)
+    assert await _payloads(database) == []
+
+
+async def test_the_handshake_answers_the_challenge_of_the_right_token_only(door: Door, cloud: Channel) -> None:
+    path = (
+        f"/callbacks/whatsapp-cloud/{cloud.channel_key}?hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token="
+    )
+    right = await door.call("GET", path + CLOUD_SECRETS["verify_token"])
+    assert (right.status, right.body) == (200, b"1158201444")
+    assert right.headers["content-type"].startswith("text/plain")
+    assert (await door.call("GET", f"{path}wrong")).problem == (403, "forged")
+
+
+async def test_redis_away_does_not_matter_at_the_door(serve: Serve, cloud: Channel, database: Database) -> None:
+    async with serve(redis_url=f"redis://127.0.0.1:{free_port()}/0") as door:
+        answer = await post_cloud(door, cloud, cloud_body(cloud, [cloud_text("wamid.A")]))
+    assert (answer.status, answer.json["accepted"]) == (200, 1)
+    async with database.connection() as connection:
+        assert (
+            await connection.fetchval("SELECT state FROM jobs WHERE dedupe_key = $1", f"{cloud.id}:wamid.A")
+            == "WAITING"
+        )
+
+
+async def test_postgres_away_asks_the_sender_to_come_again(
+    serve: Serve, cloud: Channel, database: Database, database_url: str
+) -> None:
+    async with FaultProxy(database_url) as proxy, serve(database_url=proxy.url()) as door:
+        assert (await post_cloud(door, cloud, cloud_body(cloud, [cloud_text("wamid.A")]))).status == 200
+        proxy.refuse()
+        await proxy.cut()
+        answer = await post_cloud(door, cloud, cloud_body(cloud, [cloud_text("wamid.B")]))
+        assert answer.problem == (503, "store_unavailable")
+        assert answer.headers["retry-after"] == "1"
+    assert len(await _payloads(database)) == 1
+
+
+async def test_the_door_counts_what_became_of_callbacks(door: Door, cloud: Channel) -> None:
+    await post_cloud(door, cloud, cloud_body(cloud, [cloud_text("wamid.A")]))
+    await post_cloud(door, cloud, cloud_body(cloud, [cloud_text("wamid.A")]), secret="another")
+    metrics = (await door.call("GET", "/metrics")).body.decode()
+    assert 'replyline_callbacks_total{channel="WHATSAPP_CLOUD",outcome="accepted"}' in metrics
+    assert 'replyline_callbacks_total{channel="WHATSAPP_CLOUD",outcome="forged"}' in metrics
