@@ -50,6 +50,11 @@ class _Servers:
 _servers: _Servers | None = None
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How much chaos."""
+    parser.addoption("--chaos-full", action="store_true", help="the long form of tests/chaos")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Start the servers, in the process that is not a worker of another."""
     global _servers  # noqa: PLW0603  pytest's hooks have no other place to keep it

@@ -66,7 +66,7 @@ class FaultProxy:
         return urlunsplit(SplitResult(scheme, f"{credentials}127.0.0.1:{self.port}", path, urlencode(query), ""))
 
     async def cut(self) -> None:
-        """Drop all connections now; new ones are taken."""
+        """Drop all connections now, with what was held back on them; new ones are taken."""
         links = set(self._links)
         for link in links:
             link.cancel()

@@ -2,9 +2,11 @@
 
 import email.utils
 import gzip
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 import aiohttp
@@ -91,6 +93,18 @@ def test_a_signature_does_not_hold_for_another_body_id_time_or_secret() -> None:
     for body, told, secret in forged:
         with pytest.raises(WebhookVerificationError):
             Webhook(secret).verify(body, told)
+
+
+def test_the_code_in_the_documentation_verifies_what_we_sign() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "webhooks.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def verify" in block]
+    names: dict[str, Callable[[str, dict[str, str], bytes], None]] = {}
+    exec(code, names)  # noqa: S102  our own page, as a reader would paste it
+    headers = sign(SECRET, "evt_1", int(time.time()), BODY)
+    names["verify"](SECRET, headers, BODY)
+    for body, stamp in ((BODY + b" ", int(time.time())), (BODY, int(time.time()) - 301)):
+        with pytest.raises(ValueError, match="not from Replyline"):
+            names["verify"](SECRET, sign(SECRET, "evt_1", stamp, BODY), body)
 
 
 def test_a_secret_is_new_each_time_and_has_24_random_bytes() -> None:

@@ -46,14 +46,14 @@ async def connect(endpoint: Endpoint, setup: Sequence[bytes], *, reply_timeout_s
         async with asyncio.timeout(_SETUP_TIMEOUT_S):
             answers = await wire.send_group(b"".join([*login, *setup]), len(login) + len(setup))
     except TimeoutError as error:
-        wire.abort("the login took too long")
+        await wire.close("the login took too long")
         raise BrokerUnavailable(f"{endpoint} does not answer") from error
     except BaseException:
-        wire.abort("the login did not succeed")
+        await wire.close("the login did not succeed")
         raise
     for answer in answers:
         if isinstance(answer, BrokerUnavailable | CommandRefused):
-            wire.abort("the login did not succeed")
+            await wire.close("the login did not succeed")
             raise BrokerUnavailable(f"{endpoint} refuses us: {answer}") from answer
     return wire, [answer for answer in answers[len(login) :] if not isinstance(answer, Exception)]
 
@@ -91,7 +91,7 @@ class Connection:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         if self._wire is not None:
-            self._wire.abort("closed")
+            await self._wire.close("closed")
             self._wire = None
         self._ready.clear()
 

@@ -55,7 +55,9 @@ class Fetcher:
         self._away = False
         self._limited_until = 0.0
         self._more = False
-        """Whether jobs probably wait: then ending one fetches the next with the same call."""
+        """Whether ending a job should fetch the next with the same call: one may well wait by then."""
+        self._known: Nothing | None = None
+        """What the last look told, if it was that nothing waits: what was added since has set the marker."""
 
     @property
     def with_end(self) -> bool:
@@ -76,18 +78,25 @@ class Fetcher:
         found = read_fetch(self._keys.queue, reply)
         if isinstance(found, Nothing):
             self._more = False
+            self._known = found
             if found.limited_ms:
                 self._limited_until = time.monotonic() + found.limited_ms / 1000
         return found
 
     async def run(self) -> None:
         """Fetch until `stop`; Redis may go and come back."""
+        try:
+            await self._fetch_until_closing()
+        finally:
+            await self._marker.close()
+
+    async def _fetch_until_closing(self) -> None:
         while not self._closing.is_set():
             try:
                 if not await self._connected():
                     break
                 if self._away:
-                    self._away = False
+                    self._away, self._known = False, None
                     await self._recover()
                 await self._round()
             except BrokerUnavailable as error:
@@ -110,7 +119,6 @@ class Fetcher:
 
     async def pass_on(self) -> None:
         """Leave a marker for the other workers, in place of one that we may have taken."""
-        self._marker.close()
         waiting, due_ms = await self._look()
         if waiting:
             await self._marker.put_back(0)
@@ -119,11 +127,15 @@ class Fetcher:
 
     async def _round(self) -> None:
         """Wait for a slot, wait for a sign, take what is there."""
+        was_full = self._free() <= 0
         if not await self._free_slot():
             return
         limited_s = self._limited_until - time.monotonic()
         if limited_s > 0:
             await self._pause(limited_s)
+            return
+        if was_full and self._known is not None:
+            await self._wait_for_sign(self._known)
             return
         found = await self._fetch(1)
         if isinstance(found, Held):
@@ -204,7 +216,9 @@ class Fetcher:
         waiting = sum(count for count in (list_, set_) if isinstance(count, int))
         score = delayed[1] if isinstance(delayed, list) and len(delayed) == 2 else None
         # BullMQ's score of a delayed job is its time with 12 bits of a counter below it.
-        return waiting, int(float(score)) >> 12 if isinstance(score, bytes) else 0
+        due_ms = int(float(score)) >> 12 if isinstance(score, bytes) else 0
+        self._known = None if waiting else Nothing(next_ms=due_ms)
+        return waiting, due_ms
 
     async def _free_slot(self) -> bool:
         while self._free() <= 0:

@@ -53,19 +53,19 @@ class MarkerWait:
             if taken is not None:
                 await self.put_back(taken)
         except (BrokerUnavailable, CommandRefused, TimeoutError):
-            self.close()  # not there to be asked nicely
+            await self.close()  # not there to be asked nicely
 
     async def put_back(self, score: float) -> None:
         """Set the marker: 0 that a job can be taken, more when the next delayed one is due."""
         await self._connection.call("ZADD", self._marker, int(score), "1" if score else "0")
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Drop the connection."""
         wire, self._wire, call, self._call = self._wire, None, self._call, None
-        if wire is not None:
-            wire.abort("closed")
         if call is not None:
             call.cancel()
+        if wire is not None:
+            await wire.close("closed")
 
     async def _connected(self) -> Wire:
         if self._wire is None or self._wire.lost.done():

@@ -79,6 +79,12 @@ class Wire(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    async def close(self, reason: str) -> None:
+        """The same, and return when the socket is closed."""
+        self.abort(reason)
+        if self._transport is not None:
+            await self.lost
+
     def _append(self, payload: bytes, entry: "_Single | _Group") -> None:
         if self.lost.done() or self._transport is None:
             raise BrokerUnavailable("not connected to Redis")

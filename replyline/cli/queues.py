@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Annotated, TypeVar
 
-import hiredis
 import msgspec
 import typer
 
@@ -183,7 +182,7 @@ def _print_reply(reply: object, indent: str = "") -> None:
                     _print_reply(entry, f"{indent}   ")
                 else:
                     _print_reply(entry, f"{indent}{number}) ")
-        case hiredis.HiredisError():
+        case Exception():
             typer.echo(f"{indent}(error) {reply}")
         case _:
             typer.echo(f"{indent}{reply}")

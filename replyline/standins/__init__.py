@@ -39,12 +39,16 @@ class Standins:
         return {server.name: server.url for server in self._servers}
 
     async def start(self) -> None:
-        """Listen. Raises OSError where a fixed port is taken."""
-        for server in self._servers:
-            await server.start(self._host, self._ports.get(server.name, 0))
+        """Listen. Raises OSError where a fixed port is taken; then none of them listens."""
+        try:
+            for server in self._servers:
+                await server.start(self._host, self._ports.get(server.name, 0))
+        except OSError:
+            await self.close()
+            raise
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, and give up callbacks that wait."""
         for server in self._servers:
             await server.close()
 

@@ -2,183 +2,240 @@
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from replyline.standins.faults import CALL_KINDS, Fault, Faults
+from replyline.standins.calls import Calls
+from replyline.standins.faults import (
+    CALL_FAULTS,
+    CutAfterAccept,
+    CutBefore,
+    Error,
+    Fault,
+    Faults,
+    Rule,
+    Slow,
+    kind_of,
+    read_faults,
+)
 
-MAX_CALLS = 100_000
-_MAX_BODY_BYTES = 8_000_000
-_PAGE = 10_000
-
-
-class Call(msgspec.Struct):
-    """One request as it came in; `status` is None where the connection was cut. `at` is Unix seconds."""
-
-    at: float
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: object
-    status: int | None
+MAX_BODY_BYTES = 2_000_000
+"""Of one request; what is larger is answered 413."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a stand-in looks at."""
+    """What a stand-in looks at; `path` is as it came over the wire, without the query."""
 
     method: str
     path: str
+    query: Mapping[str, str]
     headers: Mapping[str, str]
     raw: bytes
+
+    def bearer(self) -> str | None:
+        """The bearer token, if there is one."""
+        kind, _, token = self.headers.get("Authorization", "").partition(" ")
+        return token if kind == "Bearer" and token else None
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What it answers."""
+    """What it answers: text as it is, anything else as JSON."""
 
     status: int
     body: object = None
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class BadConfiguration(ValueError):
-    """`POST /_configure` did not bring what this stand-in takes."""
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ControlRoute = tuple[str, str, Handler]
+"""Method, path, and who answers."""
+
+
+class BadControl(ValueError):
+    """A control route did not get what this stand-in takes; answered 400 with this text."""
 
 
 class Standin:
     """One HTTP server on loopback. Subclasses answer calls and take a configuration."""
 
-    name: str
+    name: ClassVar[str]
+    takes: ClassVar[tuple[type[Rule], ...]] = CALL_FAULTS
+    """The kinds of fault that mean something here."""
 
     def __init__(self) -> None:
-        self.faults = Faults()
-        self._calls: deque[Call] = deque(maxlen=MAX_CALLS)
-        self._seen = 0
-        self._runner: web.AppRunner | None = None
         self.url = ""
         """Where it is, once it is started."""
+        self.faults = Faults()
+        self._calls = Calls()
+        self._runner: web.AppRunner | None = None
 
     async def answer(self, request: Request) -> Reply:
         """Carry out one call of the service that is stood in for."""
         raise NotImplementedError
 
     def configure(self, raw: bytes) -> None:
-        """Take a configuration, on top of what is there. Raises BadConfiguration."""
+        """Take a configuration, on top of what is there. Raises BadControl."""
         raise NotImplementedError
 
-    def error_reply(self, fault: Fault) -> Reply:
-        """The answer of an `error` fault."""
-        return Reply(fault.status, fault.body or {"error": {"message": "told to fail", "type": "fault"}}, fault.headers)
+    def error_reply(self, fault: Error) -> Reply:
+        """The answer of an `error` fault that names no body. Raises BadControl where the service has no such `code`."""
+        raise NotImplementedError
+
+    def control_routes(self) -> list[ControlRoute]:
+        """Control routes of this stand-in's own; a BadControl that one raises is answered 400."""
+        return []
 
     async def start(self, host: str, port: int) -> None:
         """Listen on `host`; port 0 picks a free one. Raises OSError where the port is taken."""
-        server = web.Application(client_max_size=_MAX_BODY_BYTES)
-        server.router.add_get("/_calls", self._get_calls)
-        server.router.add_delete("/_calls", self._delete_calls)
-        server.router.add_get("/_faults", self._get_faults)
-        server.router.add_post("/_faults", self._post_faults)
-        server.router.add_delete("/_faults", self._delete_faults)
-        server.router.add_post("/_configure", self._post_configure)
-        self.add_routes(server)
+        server = web.Application(client_max_size=MAX_BODY_BYTES)
+        routes = [
+            ("GET", "/_calls", self._get_calls),
+            ("DELETE", "/_calls", self._delete_calls),
+            ("GET", "/_faults", self._get_faults),
+            ("POST", "/_faults", self._post_faults),
+            ("DELETE", "/_faults", self._delete_faults),
+            ("POST", "/_configure", self._post_configure),
+            *self.control_routes(),
+        ]
+        for method, path, handler in routes:
+            server.router.add_route(method, path, _explaining(handler))
         server.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(server, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port).start()
         self.url = f"http://{host}:{self._runner.addresses[0][1]}"
 
-    def add_routes(self, server: web.Application) -> None:
-        """Add control routes of this stand-in's own."""
-
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop listening; calls that still run have a second to end."""
         if self._runner is not None:
             await self._runner.cleanup()
+            self._runner = None
 
     async def _serve(self, received: web.Request) -> web.Response:
-        raw = await received.read()
-        fault = self.faults.pick(received.path_qs, raw, CALL_KINDS)
-        if fault is not None and fault.seconds:
+        at = time.time()
+        try:
+            raw = await received.read()
+        except web.HTTPRequestEntityTooLarge:
+            return self._say(received, b"", self._error(Error(status=413)), at)
+        fault = self.faults.pick(received.raw_path, raw, CALL_FAULTS) if self.faults else None
+        if fault is not None and fault.seconds and not isinstance(fault, Slow):
             await asyncio.sleep(fault.seconds)
-        if fault is not None and fault.kind == "cut_before":
-            return self._cut(received, raw)
-        if fault is not None and fault.kind == "error":
-            reply = self.error_reply(fault)
-        else:
-            reply = await self.answer(Request(received.method, received.path_qs, received.headers, raw))
-        if fault is not None and fault.kind == "cut_after_accept":
-            return self._cut(received, raw)
-        self._record(received, raw, reply.status)
-        if isinstance(reply.body, str):
-            return web.Response(status=reply.status, text=reply.body, headers=reply.headers)
-        return web.Response(
-            status=reply.status,
-            body=msgspec.json.encode(reply.body),
-            content_type="application/json",
-            headers=reply.headers,
-        )
+        match fault:
+            case CutBefore():
+                return self._cut(received, raw, at)
+            case Error():
+                reply = self._error(fault)
+            case _:
+                url = received.rel_url
+                reply = await self.answer(Request(received.method, url.raw_path, url.query, received.headers, raw))
+        if isinstance(fault, Slow):
+            await asyncio.sleep(fault.seconds)
+        if isinstance(fault, CutAfterAccept):
+            return self._cut(received, raw, at)
+        return self._say(received, raw, reply, at)
 
-    def _cut(self, received: web.Request, raw: bytes) -> web.Response:
+    def _error(self, fault: Error) -> Reply:
+        if fault.body is msgspec.UNSET:
+            reply = self.error_reply(fault)
+            return Reply(reply.status, reply.body, {**reply.headers, **fault.headers})
+        return Reply(fault.status or 500, fault.body, fault.headers)
+
+    def _say(self, received: web.Request, raw: bytes, reply: Reply, at: float) -> web.Response:
+        self._calls.add(received.method, received.raw_path, received.raw_headers, raw, reply.status, at=at)
+        kind = "application/json"
+        body = reply.body
+        if isinstance(body, str):
+            kind, encoded = "text/plain", body.encode()
+        else:
+            encoded = msgspec.json.encode(body)
+        return web.Response(status=reply.status, body=encoded, headers={"Content-Type": kind, **reply.headers})
+
+    def _cut(self, received: web.Request, raw: bytes, at: float) -> web.Response:
         """Drop the connection without an answer."""
-        self._record(received, raw, None)
+        self._calls.add(received.method, received.raw_path, received.raw_headers, raw, None, at=at)
         if received.transport is not None:
             received.transport.abort()
         return web.Response(status=500)  # goes nowhere: the connection is gone
 
-    def _record(self, received: web.Request, raw: bytes, status: int | None) -> None:
-        self._seen += 1
-        headers = {name.lower(): value for name, value in received.headers.items()}
-        if "authorization" in headers:
-            headers["authorization"] = "[redacted]"
-        try:
-            body = msgspec.json.decode(raw) if raw else None
-        except msgspec.DecodeError:
-            body = raw[:10_000].decode(errors="replace")
-        self._calls.append(Call(time.time(), received.method, received.path_qs, headers, body, status))
-
     async def _get_calls(self, received: web.Request) -> web.Response:
-        try:
-            since = int(received.query.get("since", "0"))
-        except ValueError:
-            return _problem("since is a number, the `next` of the answer before")
-        oldest = self._seen - len(self._calls)
-        start = max(0, since - oldest)
-        calls = [self._calls[index] for index in range(start, min(start + _PAGE, len(self._calls)))]
-        return _json({"next": oldest + start + len(calls), "calls": calls})
+        since = received.query.get("since", "0")
+        if not since.isdecimal():
+            raise BadControl("since is a number: the `next` of the page before")
+        return json_response(self._calls.page(int(since)))
 
     async def _delete_calls(self, _: web.Request) -> web.Response:
         self._calls.clear()
-        return _json({})
+        return json_response({})
 
     async def _get_faults(self, _: web.Request) -> web.Response:
-        return _json(self.faults.listed())
+        return json_response(self.faults.listed())
 
     async def _post_faults(self, received: web.Request) -> web.Response:
         try:
-            self.faults.add(await received.read())
+            faults = read_faults(await received.read())
+            for fault in faults:
+                self._check(fault)
+            self.faults.add(faults)
         except ValueError as error:
-            return _problem(str(error))
-        return _json(self.faults.listed())
+            raise BadControl(str(error)) from error
+        return json_response(self.faults.listed())
+
+    def _check(self, fault: Fault) -> None:
+        if not isinstance(fault, self.takes):
+            raise BadControl(f"{self.name} does not take the fault {kind_of(fault)}")
+        if isinstance(fault, Error):
+            self._error(fault)
 
     async def _delete_faults(self, _: web.Request) -> web.Response:
         self.faults.clear()
-        return _json([])
+        return json_response([])
 
     async def _post_configure(self, received: web.Request) -> web.Response:
+        self.configure(await received.read())
+        return json_response({})
+
+
+Known = TypeVar("Known", bound=msgspec.Struct)
+
+
+def read_control(raw: bytes, kind: type[Known]) -> Known:
+    """The body of a control route. Raises BadControl where it is not of that kind."""
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.MsgspecError as error:
+        raise BadControl(str(error)) from error
+
+
+def merged(
+    known: Mapping[str, Known], given: Mapping[str, Mapping[str, object]], kind: type[Known]
+) -> dict[str, Known]:
+    """`known` with what is given by name laid over it, field by field. Raises BadControl; then nothing is changed."""
+    made = dict(known)
+    for name, fields in given.items():
+        before = msgspec.to_builtins(known[name]) if name in known else {}
         try:
-            self.configure(await received.read())
-        except BadConfiguration as error:
-            return _problem(str(error))
-        return _json({})
+            made[name] = msgspec.convert({**before, **fields}, kind)
+        except msgspec.ValidationError as error:
+            raise BadControl(f"{name}: {error}") from error
+    return made
 
 
-def _json(value: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+def json_response(value: object, *, status: int = 200) -> web.Response:
+    """An answer of a control route."""
+    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
 
 
-def _problem(text: str) -> web.Response:
-    return web.Response(status=400, body=msgspec.json.encode({"error": text}), content_type="application/json")
+def _explaining(handler: Handler) -> Handler:
+    async def explained(received: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(received)
+        except BadControl as error:
+            return json_response({"error": str(error)}, status=400)
+
+    return explained

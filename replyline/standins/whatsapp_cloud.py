@@ -1,58 +1,32 @@
 """A stand-in for Meta's WhatsApp Cloud API: sends, their statuses, and messages of people as signed callbacks."""
 
-import hashlib
-import hmac
-import json
 import re
 import secrets
-import time
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from aiohttp import web
 
-from replyline.standins.callbacks import Callbacks
-from replyline.standins.faults import Fault
-from replyline.standins.server import BadConfiguration, Reply, Request, Standin
+from replyline.standins import cloud_callbacks
+from replyline.standins.callbacks import Callback
+from replyline.standins.cloud_callbacks import Inbound, Item, Number, SendOf, inbound_item, new_wamid
+from replyline.standins.faults import Error, StatusFailed
+from replyline.standins.graph_errors import code_for, graph_error, unknown_object
+from replyline.standins.messaging import MessagingConfiguration, MessagingStandin, Written
+from replyline.standins.server import BadControl, ControlRoute, Reply, Request, json_response, merged, read_control
 
-_PATH = re.compile(r"^/(v\d+\.\d+)/([^/?]+)/messages$")
-_MAX_SENT = 100_000
-_ERRORS = {
-    0: (401, "AuthException"),
-    4: (429, "Application request limit reached"),
-    100: (400, "Invalid parameter"),
-    190: (401, "Invalid OAuth access token"),
-    130429: (429, "Rate limit hit"),
-    131000: (500, "Something went wrong"),
-    131008: (400, "Required parameter is missing"),
-    131009: (400, "Parameter value is not valid"),
-    131016: (503, "Service unavailable"),
-    131026: (400, "Message undeliverable"),
-    131047: (400, "Re-engagement message"),
-    131056: (429, "(Business Account, Consumer Account) pair rate limit hit"),
-}
+_PATH = re.compile(r"^/v\d+\.\d+/([^/]+)(/messages)?$")
+_PHONE = re.compile(r"^\+?\d{5,15}$")
+_BSUID = re.compile(r"^[A-Z]{2}\.[A-Za-z0-9.]{1,128}$")
+# The message types there are, beside text (WhatsApp Cloud API, "Messages").
+_OTHER_TYPES = frozenset(
+    ("audio", "contacts", "document", "image", "interactive", "location", "reaction", "sticker", "template", "video")
+)
 
 
-class Number(msgspec.Struct, forbid_unknown_fields=True):
-    """One business number; callbacks go to `callback_url`, signed with `app_secret`."""
-
-    access_token: str
-    app_secret: str = ""
-    callback_url: str | None = None
-    verify_token: str | None = None
-    display_phone_number: str = "15550783881"
-    waba_id: str = "102290129340398"
-
-
-Status = Literal["sent", "delivered", "read"]
-
-
-class _Configuration(msgspec.Struct, forbid_unknown_fields=True):
-    numbers: dict[str, Number] = {}
-    statuses: list[Status] | None = None
+class _Configuration(MessagingConfiguration, forbid_unknown_fields=True):
+    numbers: dict[str, dict[str, object]] = msgspec.field(default_factory=dict)
 
 
 class _Text(msgspec.Struct):
@@ -60,219 +34,164 @@ class _Text(msgspec.Struct):
     preview_url: bool = False
 
 
+class _Context(msgspec.Struct):
+    message_id: str
+
+
 class _Send(msgspec.Struct):
     messaging_product: Literal["whatsapp"]
-    type: Literal["text"]
-    text: _Text
+    type: str = "text"
+    text: _Text | None = None
     to: str | None = None
     recipient: str | None = None
     recipient_type: Literal["individual", "group"] = "individual"
+    context: _Context | None = None
     biz_opaque_callback_data: Annotated[str, msgspec.Meta(max_length=512)] | None = None
+    status: Literal["read"] | None = None
+    message_id: str | None = None
 
 
-class _InboundText(msgspec.Struct, rename={"sender": "from"}, forbid_unknown_fields=True):
-    sender: str
-    text: str
-    id: str | None = None
-    name: str | None = None
-
-
-class _Inbound(msgspec.Struct, rename={"sender": "from"}, forbid_unknown_fields=True):
+class _Verify(msgspec.Struct, forbid_unknown_fields=True):
     phone_number_id: str
-    sender: str | None = None
-    text: str | None = None
-    id: str | None = None
-    name: str | None = None
-    times: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
-    messages: list[_InboundText] = []
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """One message or status of a callback."""
-
-    kind: Literal["messages", "statuses"]
-    content: Mapping[str, object]
-    contact: Mapping[str, object] | None = None
-
-
-class WhatsAppCloudStandin(Standin):
+class WhatsAppCloudStandin(MessagingStandin[Item]):
     """Meta, as far as text messages go."""
 
-    name = "whatsapp_cloud"
+    name: ClassVar[str] = "whatsapp_cloud"
 
     def __init__(self) -> None:
         super().__init__()
-        self.callbacks: Callbacks[_Item] = Callbacks(self.faults)
         self._numbers: dict[str, Number] = {}
-        self._statuses: list[Status] = ["sent", "delivered"]
-        self._sent: deque[dict[str, object]] = deque(maxlen=_MAX_SENT)
+        self._decoder = msgspec.json.Decoder(_Send)
 
     def configure(self, raw: bytes) -> None:
-        """Numbers by phone_number_id, and which statuses follow a send."""
-        try:
-            given = msgspec.json.decode(raw, type=_Configuration)
-        except msgspec.MsgspecError as error:
-            raise BadConfiguration(str(error)) from error
-        self._numbers |= given.numbers
-        if given.statuses is not None:
-            self._statuses = given.statuses
+        """Numbers by phone_number_id, which statuses follow a send, and how callbacks are tried again."""
+        given = read_control(raw, _Configuration)
+        self._numbers = merged(self._numbers, given.numbers, Number)
+        self.configure_messaging(given)
 
-    def add_routes(self, server: web.Application) -> None:
-        """What people would have seen, and what they write."""
-        server.router.add_get("/_sent", self._get_sent)
-        server.router.add_delete("/_sent", self._delete_sent)
-        server.router.add_post("/_inbound", self._post_inbound)
+    def encode(self, items: Sequence[Item]) -> bytes:
+        """In Meta's envelope."""
+        return cloud_callbacks.encode(items)
 
-    async def close(self) -> None:
-        """Stop, and give up callbacks that wait."""
-        await self.callbacks.close()
-        await super().close()
+    def sign(self, secret: str, raw: bytes) -> Mapping[str, str]:
+        """As Meta does."""
+        return cloud_callbacks.sign(secret, raw)
+
+    def control_routes(self) -> list[ControlRoute]:
+        """Beside the usual ones, let Meta verify a callback URL."""
+        return [*super().control_routes(), ("POST", "/_verify", self._post_verify)]
 
     async def answer(self, request: Request) -> Reply:
-        """`POST /{version}/{phone_number_id}/messages`, checked as Meta checks it."""
+        """A send, a read receipt, or the state of a number, checked as Meta checks them."""
+        token = request.bearer() or request.query.get("access_token")
+        if token is None:
+            return graph_error(200, "An access token is required to request this resource")
+        if all(token != number.access_token for number in self._numbers.values()):
+            return graph_error(190, "Invalid OAuth access token - Cannot parse access token")
         path = _PATH.match(request.path)
-        if path is None or request.method != "POST":
-            return _error(100, f"Unsupported {request.method.lower()} request to {request.path}", subcode=33)
-        number_id = path.group(2)
+        number_id = path.group(1) if path is not None else request.path.strip("/")
         number = self._numbers.get(number_id)
-        if number is None:
-            return _error(100, f"Object with ID '{number_id}' does not exist", subcode=33)
-        if request.headers.get("Authorization", "") != f"Bearer {number.access_token}":
-            return _error(190, "Invalid OAuth access token - Cannot parse access token")
-        try:
-            send = msgspec.json.decode(request.raw, type=_Send)
-        except msgspec.ValidationError as error:
-            return _error(131008 if "missing required" in str(error) else 131009, str(error))
-        except msgspec.DecodeError as error:
-            return _error(100, f"(#100) {error}")
-        recipient = send.to or send.recipient
-        if recipient is None:
-            return _error(131008, "Parameter `to` is required")
-        if send.to is not None and not re.fullmatch(r"\+?\d{5,15}", send.to):
-            return _error(131009, f"`to` is not a phone number: {send.to}")
-        return self._accept(number_id, number, send, recipient)
+        if path is None or number is None or number.access_token != token:
+            return unknown_object(number_id, request.method)
+        match request.method, path.group(2):
+            case "GET", None:
+                return _state(number_id, number, request.query.get("fields", ""))
+            case "POST", "/messages":
+                return self._send(number_id, number, request)
+            case _:
+                return unknown_object(number_id, request.method)
 
-    def _accept(self, number_id: str, number: Number, send: _Send, recipient: str) -> Reply:
-        wamid = f"wamid.{secrets.token_hex(16).upper()}"
+    def _send(self, number_id: str, number: Number, request: Request) -> Reply:
+        try:
+            send = self._decoder.decode(request.raw)
+        except msgspec.ValidationError as error:
+            missing = str(error).startswith("Object missing required field")
+            return graph_error(131008 if missing else 100, str(error))
+        except msgspec.DecodeError as error:
+            return graph_error(100, f"The body is not JSON: {error}")
+        if send.status is not None:
+            return Reply(200, {"success": True}) if send.message_id else graph_error(131008, "message_id is required")
+        return _refusal(send) or self._accept(number_id, number, send, request)
+
+    def _accept(self, number_id: str, number: Number, send: _Send, request: Request) -> Reply:
+        recipient = send.to or send.recipient or ""
         wa_id = recipient.lstrip("+")
-        self._sent.append(
-            {
-                "at": time.time(),
-                "to": wa_id,
-                "text": send.text.body,
-                "id": wamid,
-                "our_id": send.biz_opaque_callback_data,
-            }
-        )
-        if number.callback_url is not None:
-            for status in self._statuses:
-                item: dict[str, object] = {
-                    "id": wamid,
-                    "status": status,
-                    "timestamp": str(int(time.time())),
-                    "recipient_id": wa_id,
-                }
-                if send.biz_opaque_callback_data is not None:
-                    item["biz_opaque_callback_data"] = send.biz_opaque_callback_data
-                self._call_back(number_id, number, [_Item("statuses", item)])
+        known_as = {"recipient_id": wa_id} if send.to else {"recipient_user_id": recipient}
+        wamid, our_id = new_wamid(), send.biz_opaque_callback_data
+        failed = self.faults.pick(request.path, request.raw, (StatusFailed,)) if self.faults else None
+        if failed is None:
+            self.deliver(wa_id, send.text.body if send.text else "", wamid, our_id)
+        send_of = SendOf(number_id, number, wamid, known_as, our_id)
+        items = [send_of.failed(failed.code)] if failed else [send_of.status(status) for status in self.statuses]
+        url = number.callback_url
+        if url is not None and items:
+            self.callbacks.later(*(Callback(url, number.app_secret, (item,)) for item in items))
         contact = {"input": recipient, "wa_id": wa_id} if send.to else {"input": recipient, "user_id": recipient}
         return Reply(200, {"messaging_product": "whatsapp", "contacts": [contact], "messages": [{"id": wamid}]})
 
-    def error_reply(self, fault: Fault) -> Reply:
-        """In Meta's own form where the fault names a code."""
+    def error_reply(self, fault: Error) -> Reply:
+        """In Meta's own form; a status alone has the code that usually goes with it."""
+        if isinstance(fault.code, str):
+            raise BadControl("code is a number here: an error code of the Graph API")
         if fault.code is None:
-            return super().error_reply(fault)
-        reply = _error(fault.code, _ERRORS.get(fault.code, (fault.status, "told to fail"))[1], status=fault.status)
-        return Reply(reply.status, reply.body, fault.headers)
+            status = fault.status or 500
+            return graph_error(code_for(status), "told to fail", status=status)
+        return graph_error(fault.code, "told to fail", status=fault.status)
 
-    def _call_back(self, number_id: str, number: Number, items: Sequence[_Item]) -> None:
-        if number.callback_url is not None:
-            self.callbacks.later(
-                number.callback_url,
-                items,
-                lambda all_: _body(number_id, number, all_),
-                lambda raw: _signed(number, raw),
-            )
-
-    async def _get_sent(self, _: web.Request) -> web.Response:
-        return web.Response(body=msgspec.json.encode(list(self._sent)), content_type="application/json")
-
-    async def _delete_sent(self, _: web.Request) -> web.Response:
-        self._sent.clear()
-        return web.Response(body=b"[]", content_type="application/json")
-
-    async def _post_inbound(self, received: web.Request) -> web.Response:
-        """A person writes: `{phone_number_id, from, text, id?, name?, times?}` or `{phone_number_id, messages: […]}`."""
-        try:
-            given = msgspec.json.decode(await received.read(), type=_Inbound)
-        except msgspec.MsgspecError as error:
-            return web.json_response({"error": str(error)}, status=400)
+    def written(self, raw: bytes) -> Written[Item]:
+        """One callback, of one or several messages."""
+        given = read_control(raw, Inbound)
         number = self._numbers.get(given.phone_number_id)
         if number is None or number.callback_url is None:
-            return web.json_response({"error": "no such number, or it has no callback_url"}, status=400)
-        texts = given.messages
-        if given.sender is not None and given.text is not None:
-            texts = [*texts, _InboundText(given.sender, given.text, given.id, given.name)]
-        if not texts:
-            return web.json_response({"error": "from and text are missing"}, status=400)
-        items = [_inbound_item(text) for text in texts]
-        ids = [item.content["id"] for item in items]
-        for _ in range(given.times - 1):
-            self._call_back(given.phone_number_id, number, items)
-        if self.faults.pick(number.callback_url, b"", ("callback_drop",)) is not None:
-            return web.json_response({"status": 0, "ids": ids})
-        status = await self.callbacks.now(
-            number.callback_url,
-            items,
-            lambda all_: _body(given.phone_number_id, number, all_),
-            lambda raw: _signed(number, raw),
-        )
-        if not 200 <= status < 300:  # Meta tries again
-            self._call_back(given.phone_number_id, number, items)
-        return web.json_response({"status": status, "ids": ids})
+            raise BadControl("no such number, or it has no callback_url")
+        texts = given.texts()
+        if not texts or any(text.sender is None and text.user_id is None for text in texts):
+            raise BadControl("a message has a text, and `from` or `user_id`")
+        items = tuple(inbound_item(given.phone_number_id, number, text) for text in texts)
+        ids = [str(item.content["id"]) for item in items]
+        return Written((Callback(number.callback_url, number.app_secret, items),), given.times, ids)
 
-
-def _inbound_item(text: _InboundText) -> _Item:
-    message = {
-        "from": text.sender,
-        "id": text.id or f"wamid.{secrets.token_hex(16).upper()}",
-        "timestamp": str(int(time.time())),
-        "type": "text",
-        "text": {"body": text.text},
-    }
-    return _Item("messages", message, {"profile": {"name": text.name or text.sender}, "wa_id": text.sender})
-
-
-def _body(number_id: str, number: Number, items: Sequence[_Item]) -> bytes:
-    """One callback of several items, each in a change of its own; non-ASCII escaped, as Meta signs it."""
-    changes = []
-    for item in items:
-        value: dict[str, object] = {
-            "messaging_product": "whatsapp",
-            "metadata": {"display_phone_number": number.display_phone_number, "phone_number_id": number_id},
-            item.kind: [item.content],
+    async def _post_verify(self, received: web.Request) -> web.Response:
+        """Ask a callback URL for the challenge (WhatsApp Cloud API, "Webhooks: verification requests")."""
+        number = self._numbers.get(read_control(await received.read(), _Verify).phone_number_id)
+        if number is None or number.callback_url is None:
+            raise BadControl("no such number, or it has no callback_url")
+        challenge = str(secrets.randbelow(10**10))
+        query = {
+            "hub.mode": "subscribe",
+            "hub.challenge": challenge,
+            "hub.verify_token": number.verify_token or "",
         }
-        if item.contact is not None:
-            value["contacts"] = [item.contact]
-        changes.append({"field": "messages", "value": value})
-    body = {"object": "whatsapp_business_account", "entry": [{"id": number.waba_id, "changes": changes}]}
-    return json.dumps(body, separators=(",", ":")).encode()
+        status, text = await self.callbacks.get(number.callback_url, query)
+        return json_response({"status": status, "verified": status == 200 and text == challenge})
 
 
-def _signed(number: Number, raw: bytes) -> dict[str, str]:
-    return {"X-Hub-Signature-256": f"sha256={hmac.new(number.app_secret.encode(), raw, hashlib.sha256).hexdigest()}"}
+def _refusal(send: _Send) -> Reply | None:
+    """Why a message is not taken."""
+    if send.type != "text":
+        if send.type in _OTHER_TYPES:
+            return graph_error(131051, f"this stand-in takes text only, not {send.type}")
+        return graph_error(100, f"Param type must be one of text, {', '.join(sorted(_OTHER_TYPES))}")
+    if send.text is None:
+        return graph_error(131008, "Parameter `text` is required")
+    if send.to is None and send.recipient is None:
+        return graph_error(131008, "Parameter `to` is required")
+    if send.to is not None and not _PHONE.match(send.to):
+        return graph_error(131009, "`to` is not a phone number")
+    if send.to is None and not _BSUID.match(send.recipient or ""):
+        return graph_error(131009, "`recipient` is not a business-scoped user id")
+    return None
 
 
-def _error(code: int, details: str, *, subcode: int | None = None, status: int | None = None) -> Reply:
-    usual, title = _ERRORS.get(code, (400, "Error"))
-    error: dict[str, object] = {
-        "message": f"(#{code}) {title}",
-        "type": "OAuthException",
-        "code": code,
-        "error_data": {"messaging_product": "whatsapp", "details": details},
-        "fbtrace_id": secrets.token_hex(8),
+def _state(number_id: str, number: Number, fields: str) -> Reply:
+    state: dict[str, object] = {
+        "display_phone_number": number.display_phone_number,
+        "verified_name": "Stand-in",
+        "quality_rating": "GREEN",
+        "status": "CONNECTED",
+        "throughput": {"level": "STANDARD"},
     }
-    if subcode is not None:
-        error["error_subcode"] = subcode
-    return Reply(usual if status in {None, 500} else status or usual, {"error": error})
+    asked = [field for field in fields.split(",") if field in state] if fields else list(state)
+    return Reply(200, {**{field: state[field] for field in asked}, "id": number_id})

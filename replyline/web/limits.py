@@ -12,11 +12,12 @@ _SAFETY = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-stor
 
 
 class Limits:
-    """Refuses bodies over `max_bytes` while they are read, and those that take longer than 30 seconds to come."""
+    """Refuses bodies over `max_bytes` while they are read, and those that take longer than `body_timeout_s` to come."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI call."""
@@ -31,7 +32,7 @@ class Limits:
         await self._app(scope, self._counted(receive), safe)
 
     def _counted(self, receive: Receive) -> Receive:
-        deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
+        deadline = asyncio.get_running_loop().time() + self._body_timeout_s
         size = 0
         complete = False
 
@@ -43,7 +44,7 @@ class Limits:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError as error:
-                raise Problem(408, "too_slow", f"the body did not come in {BODY_TIMEOUT_S:g} seconds") from error
+                raise Problem(408, "too_slow", f"the body did not come in {self._body_timeout_s:g} seconds") from error
             size += len(message.get("body", b""))
             complete = message["type"] != "http.request" or not message.get("more_body", False)
             if size > self._max_bytes:

@@ -140,6 +140,16 @@ async def update_endpoint(
     return WebhookEndpointOut.model_validate(changed)
 
 
+@router.post("/v1/webhook-endpoints/{endpoint_id}/rotate-secret", tags=["webhooks"])
+async def rotate_endpoint_secret(endpoint_id: uuid.UUID, app: Here, customer_id: Tenant) -> NewWebhookEndpointOut:
+    """Sign with a new secret from now on, also what is tried again. `secret` is in this answer and nowhere else, ever."""
+    secret = new_secret()
+    rotated = await webhooks.rotate_secret(app.database, app.vault, endpoint_id, customer_id=customer_id, secret=secret)
+    if rotated is None:
+        raise not_found("webhook endpoint")
+    return NewWebhookEndpointOut(**WebhookEndpointOut.model_validate(rotated).model_dump(), secret=secret)
+
+
 @router.delete("/v1/webhook-endpoints/{endpoint_id}", status_code=204, tags=["webhooks"])
 async def delete_endpoint(endpoint_id: uuid.UUID, app: Here, customer_id: Tenant) -> Response:
     """Delete an endpoint with its events."""

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from replyline.broker import Broker
 from replyline.embedded import EmbeddedValkey
+from tests.broker.scene import Client
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ async def broker(valkey_url: str) -> AsyncIterator[Broker]:
 
 
 @pytest.fixture
-async def redis(valkey_url: str) -> AsyncIterator[Redis]:
+async def redis(valkey_url: str) -> AsyncIterator[Client]:
     """Another client of the same database, which decodes."""
     async with Redis.from_url(valkey_url, decode_responses=True) as client:
         yield client
@@ -33,3 +34,19 @@ async def own_valkey(tmp_path: Path) -> AsyncIterator[EmbeddedValkey]:
     await valkey.start()
     yield valkey
     await valkey.stop()
+
+
+@pytest.fixture
+async def own_redis(own_valkey: EmbeddedValkey) -> AsyncIterator[Client]:
+    """Another client of that."""
+    async with Redis.from_url(own_valkey.url, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture
+async def own_broker(own_valkey: EmbeddedValkey) -> AsyncIterator[Broker]:
+    """An open broker on that."""
+    opened = Broker(own_valkey.url)
+    await opened.open()
+    yield opened
+    await opened.close()

@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 from redis.asyncio import Redis
 
 from replyline.broker import ActiveJob, Completed, Outcome, Publication, Worker
+
+Client: TypeAlias = "Redis[str]"
 
 QUEUE = "ai-processing"
 PREFIX = f"bull:{QUEUE}:"
@@ -78,18 +81,18 @@ async def vanish(worker: Worker, task: "asyncio.Task[None]") -> None:
     assert worker.running
 
 
-async def fields(redis: Redis, job_id: str) -> Mapping[str, str]:
+async def fields(redis: Client, job_id: str) -> Mapping[str, str]:
     """The hash of one job."""
     found: Mapping[str, str] = await redis.hgetall(f"{PREFIX}{job_id}")
     return found
 
 
-async def events(redis: Redis) -> list[tuple[int, Mapping[str, str]]]:
+async def events(redis: Client) -> list[tuple[int, Mapping[str, str]]]:
     """What happened in the queue: Redis' clock in milliseconds, and the event."""
     return [(int(id_.partition("-")[0]), event) for id_, event in await redis.xrange(f"{PREFIX}events")]
 
 
-async def script_calls(redis: Redis) -> int:
+async def script_calls(redis: Client) -> int:
     """How many scripts that server has run."""
     stats = await redis.info("commandstats")
     return sum(int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("evalsha", "eval"))

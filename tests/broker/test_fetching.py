@@ -2,43 +2,38 @@
 
 import asyncio
 import time
+from functools import partial
 
 import pytest
-from redis.asyncio import Redis
 
 from replyline.broker import Broker, Completed
-from replyline.embedded import EmbeddedValkey
-from tests.broker.scene import PREFIX, QUEUE, Blocked, Desk, at_work, events, job, jobs, script_calls
+from tests.broker.scene import PREFIX, QUEUE, Blocked, Client, Desk, at_work, events, job, jobs, script_calls
 from tests.waiting import until
 
 
 async def test_an_idle_worker_still_picks_up_after_its_blocking_wait_ended_several_times(
-    own_valkey: EmbeddedValkey,
+    own_broker: Broker, own_redis: Client
 ) -> None:
-    broker = Broker(own_valkey.url)
-    await broker.open()
+    async def waited_often() -> bool:
+        stats = await own_redis.info("commandstats")
+        return bool(stats.get("cmdstat_bzpopmin", {}).get("calls", 0) >= 3)
+
     desk = Desk()
-    async with Redis.from_url(own_valkey.url) as redis, at_work(broker.worker(QUEUE, desk, concurrency=4, name="w")):
-
-        async def waited_often() -> bool:
-            stats = await redis.info("commandstats")
-            return bool(stats.get("cmdstat_bzpopmin", {}).get("calls", 0) >= 3)
-
+    async with at_work(own_broker.worker(QUEUE, desk, concurrency=4, name="w")):
         await until(waited_often, timeout_s=20)
         sent = time.monotonic()
-        await broker.publish([job("a")])
+        await own_broker.publish([job("a")])
         await until(lambda: desk.seen)
 
     assert time.monotonic() - sent < 0.25
-    await broker.close()
 
 
-async def test_a_delay_of_250_ms_fires_before_300_ms(broker: Broker, redis: Redis) -> None:
+async def test_a_delay_of_250_ms_fires_before_300_ms(broker: Broker, redis: Client) -> None:
     desk = Desk()
     async with at_work(broker.worker(QUEUE, desk, concurrency=4, name="w")):
         for number in range(5):
             await broker.publish([job(f"job-{number}", delay_ms=250)])
-            await until(lambda number=number: f"job-{number}" in desk.ids)
+            await until(partial(_has_seen, desk, number + 1))
 
     happened = await events(redis)
     due = {event["jobId"]: int(event["delay"]) for _, event in happened if event["event"] == "delayed"}
@@ -56,7 +51,7 @@ async def test_a_shorter_delay_added_later_fires_first(broker: Broker) -> None:
         await until(lambda: desk.ids == ["short"], timeout_s=1.0)
 
 
-async def test_a_rate_limit_lets_bursts_through_in_their_time(broker: Broker, redis: Redis) -> None:
+async def test_a_rate_limit_lets_bursts_through_in_their_time(broker: Broker, redis: Client) -> None:
     await broker.publish(jobs(12))
     desk = Desk()
     async with at_work(broker.worker(QUEUE, desk, concurrency=10, name="w", rate_limit=(3, 0.3))):
@@ -67,7 +62,7 @@ async def test_a_rate_limit_lets_bursts_through_in_their_time(broker: Broker, re
     assert 880 <= active[-1] - active[0] < 1500
 
 
-async def test_a_rate_limit_holds_over_all_workers(broker: Broker, redis: Redis) -> None:
+async def test_a_rate_limit_holds_over_all_workers(broker: Broker, redis: Client) -> None:
     await broker.publish(jobs(9))
     desk = Desk()
     workers = [
@@ -106,7 +101,7 @@ async def test_a_full_worker_leaves_the_rest_to_another(broker: Broker) -> None:
     assert len(full.seen) == 1
 
 
-async def test_a_global_concurrency_is_kept(broker: Broker, redis: Redis) -> None:
+async def test_a_global_concurrency_is_kept(broker: Broker, redis: Client) -> None:
     await redis.hset(f"{PREFIX}meta", "concurrency", "2")
     await broker.publish(jobs(20))
     at_once: list[int] = []
@@ -131,39 +126,33 @@ async def test_jobs_of_one_priority_start_in_the_order_they_were_added(broker: B
 
 
 @pytest.mark.parametrize("concurrency", [1, 50])
-async def test_a_job_that_comes_alone_costs_three_calls(own_valkey: EmbeddedValkey, concurrency: int) -> None:
+async def test_a_job_that_comes_alone_costs_three_calls(
+    own_broker: Broker, own_redis: Client, concurrency: int
+) -> None:
     """Its add, its fetch and its end; nothing is asked for when nothing can be there."""
-    broker = Broker(own_valkey.url)
-    await broker.open()
     desk = Desk()
     count = 100
-    async with Redis.from_url(own_valkey.url) as redis:
-        async with at_work(broker.worker(QUEUE, desk, concurrency=concurrency, name="w")):
-            before = await script_calls(redis)
-            for number in range(count):
-                await broker.publish([job(f"job-{number}")])
-                await until(lambda number=number: len(desk.seen) > number)
-            after = await script_calls(redis)
+    async with at_work(own_broker.worker(QUEUE, desk, concurrency=concurrency, name="w")):
+        before = await script_calls(own_redis)
+        for number in range(count):
+            await own_broker.publish([job(f"job-{number}")])
+            await until(partial(_has_seen, desk, number + 1))
+        after = await script_calls(own_redis)
 
-        assert (after - before) / count <= 3.3
-        assert (await broker.counts(QUEUE)).completed == count
-    await broker.close()
+    assert (after - before) / count <= 3.3
+    assert (await own_broker.counts(QUEUE)).completed == count
 
 
-async def test_a_backlog_costs_two_calls_a_job(own_valkey: EmbeddedValkey) -> None:
+async def test_a_backlog_costs_two_calls_a_job(own_broker: Broker, own_redis: Client) -> None:
     """Its add and its end, which fetches the next."""
-    broker = Broker(own_valkey.url)
-    await broker.open()
     desk = Desk()
-    async with Redis.from_url(own_valkey.url) as redis:
-        before = await script_calls(redis)
-        await broker.publish(jobs(500))
-        async with at_work(broker.worker(QUEUE, desk, concurrency=10, name="w")):
-            await until(lambda: len(desk.seen) == 500)
-        after = await script_calls(redis)
+    before = await script_calls(own_redis)
+    await own_broker.publish(jobs(500))
+    async with at_work(own_broker.worker(QUEUE, desk, concurrency=10, name="w")):
+        await until(lambda: len(desk.seen) == 500)
+    after = await script_calls(own_redis)
 
     assert (after - before) / 500 <= 2.2
-    await broker.close()
 
 
 async def test_workers_of_six_queues_share_the_connection(broker: Broker) -> None:
@@ -175,6 +164,10 @@ async def test_workers_of_six_queues_share_the_connection(broker: Broker) -> Non
 
     counts = await asyncio.gather(*(broker.counts(queue) for queue in desks))
     assert [count.completed for count in counts] == [20] * 6
+
+
+def _has_seen(desk: Desk, count: int) -> bool:
+    return len(desk.seen) >= count
 
 
 async def _marker_taken(broker: Broker) -> bool:

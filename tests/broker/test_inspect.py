@@ -3,10 +3,9 @@
 import time
 
 import pytest
-from redis.asyncio import Redis
 
 from replyline.broker import Broker, CommandRefused, Publication
-from tests.broker.scene import PREFIX, QUEUE, Blocked, Desk, at_work, job, jobs
+from tests.broker.scene import PREFIX, QUEUE, Blocked, Client, Desk, at_work, job, jobs
 from tests.waiting import until
 
 
@@ -50,7 +49,7 @@ async def test_where_nothing_can_run_there_is_no_oldest(broker: Broker) -> None:
     assert await broker.oldest_waiting_ms(QUEUE) is None
 
 
-async def test_a_waiting_job_can_be_removed_and_an_active_one_not(broker: Broker, redis: Redis) -> None:
+async def test_a_waiting_job_can_be_removed_and_an_active_one_not(broker: Broker, redis: Client) -> None:
     blocked = Blocked()
     async with at_work(broker.worker(QUEUE, blocked, concurrency=1, name="w")):
         await broker.publish([job("runs"), job("waits")])
@@ -104,7 +103,7 @@ async def test_what_runs_when_a_queue_is_paused_runs_on(broker: Broker) -> None:
         await until(lambda: _completed(broker, 2), timeout_s=1.0)
 
 
-async def test_draining_removes_what_waits_and_leaves_what_is_delayed(broker: Broker, redis: Redis) -> None:
+async def test_draining_removes_what_waits_and_leaves_what_is_delayed(broker: Broker, redis: Client) -> None:
     await broker.publish([*jobs(3), job("plain", priority=0), job("later", delay_ms=60_000)])
 
     await broker.drain(QUEUE)
@@ -125,7 +124,7 @@ async def test_trimming_keeps_the_newest(broker: Broker, priority: int) -> None:
     assert await broker.trim(QUEUE, keep=3) == 0
 
 
-async def test_the_epoch_is_gone_with_everything_else(broker: Broker, redis: Redis) -> None:
+async def test_the_epoch_is_gone_with_everything_else(broker: Broker, redis: Client) -> None:
     assert await broker.epoch() is None
     await broker.set_epoch("2026-01")
     assert await broker.epoch() == "2026-01"

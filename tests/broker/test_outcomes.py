@@ -4,14 +4,13 @@ import asyncio
 import json
 
 import pytest
-from redis.asyncio import Redis
 
 from replyline.broker import ActiveJob, Broker, Completed, Failed, Outcome, Postpone, Publication, Retry
-from tests.broker.scene import PREFIX, QUEUE, Desk, at_work, events, fields, job
+from tests.broker.scene import PREFIX, QUEUE, Client, Desk, at_work, events, fields, job
 from tests.waiting import until
 
 
-async def test_a_completed_job_keeps_its_result(broker: Broker, redis: Redis) -> None:
+async def test_a_completed_job_keeps_its_result(broker: Broker, redis: Client) -> None:
     await _run_one(broker, Completed(b'{"reply":"yes"}'))
 
     shown = await fields(redis, "a")
@@ -22,7 +21,7 @@ async def test_a_completed_job_keeps_its_result(broker: Broker, redis: Redis) ->
     assert not await redis.exists(f"{PREFIX}a:lock")
 
 
-async def test_a_failed_job_shows_its_reason_and_stack(broker: Broker, redis: Redis) -> None:
+async def test_a_failed_job_shows_its_reason_and_stack(broker: Broker, redis: Client) -> None:
     await _run_one(broker, Failed("bad credentials", "Traceback: here"))
 
     shown = await fields(redis, "a")
@@ -31,7 +30,7 @@ async def test_a_failed_job_shows_its_reason_and_stack(broker: Broker, redis: Re
     assert await broker.states(QUEUE, ["a"]) == ["failed"]
 
 
-async def test_a_retry_uses_an_attempt_and_shows_why(broker: Broker, redis: Redis) -> None:
+async def test_a_retry_uses_an_attempt_and_shows_why(broker: Broker, redis: Client) -> None:
     desk = Desk(lambda given: Retry(1, f"try {given.starts}", "stack") if given.starts < 3 else Completed())
     async with at_work(broker.worker(QUEUE, desk, concurrency=1, name="w")):
         await broker.publish([job("a")])
@@ -44,7 +43,7 @@ async def test_a_retry_uses_an_attempt_and_shows_why(broker: Broker, redis: Redi
     assert shown["atm"] == "3"
 
 
-async def test_only_the_newest_stacks_are_shown(broker: Broker, redis: Redis) -> None:
+async def test_only_the_newest_stacks_are_shown(broker: Broker, redis: Client) -> None:
     desk = Desk(lambda given: Retry(0, "no", f"stack {given.starts}") if given.starts < 15 else Completed())
     async with at_work(broker.worker(QUEUE, desk, concurrency=1, name="w")):
         await broker.publish([job("a")])
@@ -53,7 +52,7 @@ async def test_only_the_newest_stacks_are_shown(broker: Broker, redis: Redis) ->
     assert json.loads((await fields(redis, "a"))["stacktrace"]) == [f"stack {number}" for number in range(5, 15)]
 
 
-async def test_a_postponed_job_uses_no_attempt(broker: Broker, redis: Redis) -> None:
+async def test_a_postponed_job_uses_no_attempt(broker: Broker, redis: Client) -> None:
     desk = Desk(lambda given: Postpone(5) if given.starts < 4 else Completed())
     async with at_work(broker.worker(QUEUE, desk, concurrency=1, name="w")):
         await broker.publish([job("a")])
@@ -63,7 +62,7 @@ async def test_a_postponed_job_uses_no_attempt(broker: Broker, redis: Redis) -> 
     assert (await fields(redis, "a"))["atm"] == "1"
 
 
-async def test_a_job_postponed_by_nothing_runs_again_at_once(broker: Broker, redis: Redis) -> None:
+async def test_a_job_postponed_by_nothing_runs_again_at_once(broker: Broker, redis: Client) -> None:
     desk = Desk(lambda given: Postpone(0) if given.starts == 1 else Completed())
     async with at_work(broker.worker(QUEUE, desk, concurrency=1, name="w")):
         await broker.publish([job("a")])
@@ -73,7 +72,7 @@ async def test_a_job_postponed_by_nothing_runs_again_at_once(broker: Broker, red
     assert second - first < 100
 
 
-async def test_a_handler_that_raises_has_its_job_retried_with_the_stack(broker: Broker, redis: Redis) -> None:
+async def test_a_handler_that_raises_has_its_job_retried_with_the_stack(broker: Broker, redis: Client) -> None:
     def decide(_: ActiveJob) -> Outcome:
         raise KeyError("forgotten")
 
@@ -107,7 +106,7 @@ async def test_data_that_is_no_json_reaches_the_handler_as_it_is(broker: Broker)
     assert desk.seen[0].data == b"\xff{no json"
 
 
-async def test_options_that_make_no_sense_do_not_keep_a_job_from_ending(broker: Broker, redis: Redis) -> None:
+async def test_options_that_make_no_sense_do_not_keep_a_job_from_ending(broker: Broker, redis: Client) -> None:
     await broker.publish([job("a")])
     await redis.hset(f"{PREFIX}a", "opts", '{"attempts":"many","removeOnComplete":[]')
     async with at_work(broker.worker(QUEUE, Desk(), concurrency=1, name="w")):
@@ -116,7 +115,7 @@ async def test_options_that_make_no_sense_do_not_keep_a_job_from_ending(broker: 
 
 @pytest.mark.parametrize(("outcome", "state"), [(Completed(), "completed"), (Failed("no"), "failed")])
 async def test_kept_jobs_go_when_they_are_older_than_their_retention(
-    broker: Broker, redis: Redis, outcome: Outcome, state: str
+    broker: Broker, redis: Client, outcome: Outcome, state: str
 ) -> None:
     def short_lived(job_id: str) -> Publication:
         return Publication(QUEUE, job_id, "answer", b"{}", 3, keep_completed_s=60, keep_failed_s=60)
@@ -132,7 +131,7 @@ async def test_kept_jobs_go_when_they_are_older_than_their_retention(
     assert not await redis.exists(f"{PREFIX}old")
 
 
-async def test_a_job_that_says_nothing_of_retention_gets_the_workers(broker: Broker, redis: Redis) -> None:
+async def test_a_job_that_says_nothing_of_retention_gets_the_workers(broker: Broker, redis: Client) -> None:
     async with at_work(broker.worker(QUEUE, Desk(), concurrency=1, name="w", keep_completed_s=60)):
         for job_id in ("old", "next"):
             await broker.publish([job(job_id)])
@@ -144,7 +143,7 @@ async def test_a_job_that_says_nothing_of_retention_gets_the_workers(broker: Bro
         await until(lambda: _gone(broker, "old"))
 
 
-async def test_a_job_that_wants_no_retention_is_removed(broker: Broker, redis: Redis) -> None:
+async def test_a_job_that_wants_no_retention_is_removed(broker: Broker, redis: Client) -> None:
     await broker.pause(QUEUE)
     await broker.publish([job("a")])
     await redis.hset(f"{PREFIX}a", "opts", '{"removeOnComplete":true}')
@@ -153,7 +152,7 @@ async def test_a_job_that_wants_no_retention_is_removed(broker: Broker, redis: R
         await until(lambda: _gone(broker, "a"))
 
 
-async def test_options_are_written_as_node_writes_them(broker: Broker, redis: Redis) -> None:
+async def test_options_are_written_as_node_writes_them(broker: Broker, redis: Client) -> None:
     await broker.publish([Publication(QUEUE, "a", "answer", b"{}", 5, attempts=4, keep_failed_s=7)])
 
     options = json.loads((await fields(redis, "a"))["opts"])
@@ -181,5 +180,5 @@ async def _gone(broker: Broker, job_id: str) -> bool:
     return await broker.states(QUEUE, [job_id]) == [None]
 
 
-async def _completed(redis: Redis, *job_ids: str) -> bool:
+async def _completed(redis: Client, *job_ids: str) -> bool:
     return set(await redis.zrange(f"{PREFIX}completed", 0, -1)) == set(job_ids)

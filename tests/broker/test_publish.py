@@ -1,15 +1,14 @@
 """Publishing: known ids, order, delays, and what happens while Redis is away."""
 
 import pytest
-from redis.asyncio import Redis
 
 from replyline.broker import Broker, BrokerUnavailable, NotAcknowledged, Publication
 from replyline.embedded import EmbeddedValkey
-from tests.broker.scene import PREFIX, QUEUE, Desk, at_work, events, fields, job, jobs
+from tests.broker.scene import PREFIX, QUEUE, Client, Desk, at_work, events, fields, job, jobs
 from tests.waiting import until
 
 
-async def test_a_known_id_is_ignored_and_the_first_data_kept(broker: Broker, redis: Redis) -> None:
+async def test_a_known_id_is_ignored_and_the_first_data_kept(broker: Broker, redis: Client) -> None:
     await broker.publish([job("a", data=b'{"n":1}')])
     await broker.publish([job("a", data=b'{"n":2}')])
 
@@ -53,7 +52,7 @@ async def test_a_job_without_priority_overtakes_all(broker: Broker) -> None:
     assert desk.ids == ["none", "first"]
 
 
-async def test_a_delay_counts_from_now_though_the_job_was_made_long_ago(broker: Broker, redis: Redis) -> None:
+async def test_a_delay_counts_from_now_though_the_job_was_made_long_ago(broker: Broker, redis: Client) -> None:
     await broker.publish([Publication(QUEUE, "old", "answer", b"{}", 3, delay_ms=60_000, timestamp_ms=1_000_000)])
 
     [(added_ms, event)] = [entry for entry in await events(redis) if entry[1]["event"] == "delayed"]
@@ -100,7 +99,7 @@ async def test_opening_while_redis_is_away_is_no_error(own_valkey: EmbeddedValke
     await broker.close()
 
 
-async def test_publishing_works_after_the_scripts_were_flushed(broker: Broker, redis: Redis) -> None:
+async def test_publishing_works_after_the_scripts_were_flushed(broker: Broker, redis: Client) -> None:
     await broker.publish([job("before")])
     await redis.script_flush()
     await broker.publish(jobs(3))
@@ -108,7 +107,7 @@ async def test_publishing_works_after_the_scripts_were_flushed(broker: Broker, r
     assert await redis.zcard(f"{PREFIX}prioritized") == 4
 
 
-async def test_a_job_that_redis_refuses_leaves_its_neighbours_published(broker: Broker, redis: Redis) -> None:
+async def test_a_job_that_redis_refuses_leaves_its_neighbours_published(broker: Broker, redis: Client) -> None:
     await redis.set("bull:broken:prioritized", "not a set")
     with pytest.raises(Exception, match="WRONGTYPE"):
         await broker.publish([job("a"), job("b", queue="broken"), job("c")])

@@ -54,8 +54,8 @@ async def test_a_message_is_taken_and_its_statuses_come_back_signed(
         found.clear()
         for call in far_end.calls:
             channel.verify(account, call.headers, call.body)
-            for status in channel.parse(account, call.body).statuses:
-                found.append((status.message_id, status.external_id, status.status))
+            statuses = channel.parse(account, call.body).statuses
+            found.extend((status.message_id, status.external_id, status.status) for status in statuses)
         return len(found) == 2
 
     await until(delivered)

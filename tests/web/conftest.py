@@ -13,6 +13,7 @@ import pytest
 from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server.embed import Server
+from starlette.types import ASGIApp
 
 from replyline.app import App, open_app
 from replyline.settings import load
@@ -106,7 +107,7 @@ def serve(valkey_url: str, database_url: str, tmp_path: Path) -> Serve:
                 **given,
             }
         )
-        async with open_app(settings) as app, _served(app) as url, aiohttp.ClientSession() as http:
+        async with open_app(settings) as app, served(create_app(app)) as url, aiohttp.ClientSession() as http:
             yield Door(app, url, http)
 
     return serving
@@ -120,10 +121,11 @@ async def door(serve: Serve) -> AsyncIterator[Door]:
 
 
 @asynccontextmanager
-async def _served(app: App) -> AsyncIterator[str]:
+async def served(application: ASGIApp) -> AsyncIterator[str]:
+    """Serve an ASGI application on loopback; gives its URL."""
     port = free_port()
     server = Server(
-        create_app(app),
+        application,
         address="127.0.0.1",
         port=port,
         interface=Interfaces.ASGINL,

@@ -10,6 +10,7 @@ from replyline.store.channels import Channel, update
 from replyline.store.database import Database
 from tests.make import CLOUD_SECRETS, VAULT, make_channel, make_chatbot, make_customer
 from tests.proxy import FaultProxy
+from tests.store.scene import make_scene
 from tests.web.conftest import Door, Serve, free_port
 from tests.web.signed import cloud_body, cloud_text, post_cloud, post_qr, qr_body
 
@@ -146,6 +147,44 @@ async def test_a_status_of_a_message_that_is_not_ours_is_taken_and_changes_nothi
     status: dict[str, object] = {"id": "wamid.X", "status": "delivered", "timestamp": "1764000000"}
     answer = await post_cloud(door, cloud, cloud_body(cloud, statuses=[status]))
     assert (answer.status, answer.json) == (200, {"accepted": 0, "duplicates": 0, "statuses": 1, "ignored": 0})
+
+
+async def test_a_status_lifts_our_message_once_and_never_down(door: Door, database: Database) -> None:
+    scene = await make_scene(database, "WHATSAPP_CLOUD")
+    await scene.say("Are you open?", "From 7 am.")
+    await scene.route()
+    await scene.send("wamid.1")
+    for status, reached in (("delivered", "DELIVERED"), ("sent", "DELIVERED"), ("read", "READ"), ("failed", "READ")):
+        said: dict[str, object] = {"id": "wamid.1", "status": status, "timestamp": "1764000000"}
+        answer = await post_cloud(door, scene.channel, cloud_body(scene.channel, statuses=[said, said]))
+        assert (answer.status, answer.json["statuses"]) == (200, 2)
+        assert await scene.outbound() == [("From 7 am.", reached)]
+
+
+async def test_a_status_of_another_customers_message_changes_nothing(
+    door: Door, cloud: Channel, database: Database
+) -> None:
+    scene = await make_scene(database, "WHATSAPP_CLOUD")
+    await scene.say("Are you open?", "From 7 am.")
+    await scene.route()
+    await scene.send("wamid.1")
+    ours = str(await scene.value("SELECT id FROM messages WHERE direction = 'OUTBOUND'"))
+    forged: dict[str, object] = {"id": "wamid.1", "status": "failed", "timestamp": "1764000000"}
+    for status in (forged, {**forged, "biz_opaque_callback_data": ours}):
+        assert (await post_cloud(door, cloud, cloud_body(cloud, statuses=[status]))).status == 200
+    assert await scene.outbound() == [("From 7 am.", "SENT")]
+
+
+async def test_a_full_callback_of_a_thousand_messages_is_kept_in_order(
+    door: Door, cloud: Channel, database: Database
+) -> None:
+    body = cloud_body(cloud, [cloud_text(f"wamid.{n}", str(n), sender=str(n % 7)) for n in range(1000)])
+    assert (await post_cloud(door, cloud, body)).json["accepted"] == 1000
+    senders: dict[object, list[int]] = {}
+    for payload in await _payloads(database):
+        senders.setdefault(payload["externalUserId"], []).append(int(str(payload["content"])))
+    assert sum(map(len, senders.values())) == 1000
+    assert all(numbers == sorted(numbers) for numbers in senders.values())
 
 
 async def test_messages_of_another_number_are_ignored(door: Door, cloud: Channel, database: Database) -> None:

@@ -1,6 +1,8 @@
 """What an orchestrator and a monitor are told."""
 
 import asyncio
+import re
+from pathlib import Path
 
 from tests.web.conftest import Door, Serve, free_port
 
@@ -47,3 +49,16 @@ async def test_the_reference_shows_every_route_and_loads_nothing(door: Door) -> 
     assert "<script" not in text
     assert "http://" not in text
     assert "https://" not in text
+
+
+async def test_the_guide_shows_every_route(door: Door) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text(encoding="utf-8")
+    shown = re.sub(r"\$[A-Z_]+", "$", guide)
+    paths = (await door.call("GET", "/openapi.json")).json["paths"]
+    assert isinstance(paths, dict)
+    missing = [
+        path
+        for path in paths
+        if re.sub(r"\{[a-z_]+\}", "$", path).replace("/queues/$", "/queues/ai-processing") not in shown
+    ]
+    assert missing == []

@@ -1,0 +1,49 @@
+"""Reading a Redis URL."""
+
+import pytest
+
+from replyline.broker import Broker
+from replyline.broker.endpoint import parse_endpoint
+
+
+def test_a_url_may_leave_out_all_but_the_host() -> None:
+    endpoint = parse_endpoint("redis://cache")
+
+    assert (endpoint.host, endpoint.port, endpoint.database, endpoint.password, endpoint.tls) == (
+        "cache",
+        6379,
+        0,
+        None,
+        False,
+    )
+
+
+def test_a_full_url_is_read_with_its_quoted_password() -> None:
+    endpoint = parse_endpoint("rediss://app:p%40ss@cache.example:6380/4?ssl_cert_reqs=none")
+
+    assert (endpoint.host, endpoint.port, endpoint.database) == ("cache.example", 6380, 4)
+    assert (endpoint.username, endpoint.password) == ("app", "p@ss")
+    assert endpoint.tls
+    assert not endpoint.verify
+
+
+def test_a_socket_is_read_with_its_database() -> None:
+    endpoint = parse_endpoint("unix:///run/my%20redis.sock?db=3")
+
+    assert (endpoint.path, endpoint.database) == ("/run/my redis.sock", 3)
+
+
+def test_neither_the_text_nor_the_representation_shows_the_password() -> None:
+    endpoint = parse_endpoint("redis://:hunter2@cache/1")
+
+    assert "hunter2" not in f"{endpoint} {endpoint!r}"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://cache", "cache:6379", "redis://:hunter2@cache:port", "redis://:hunter2@cache/x"]
+)
+def test_a_url_that_is_none_is_refused_without_repeating_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match="Redis URL") as refused:
+        Broker(url)
+
+    assert "hunter2" not in str(refused.value)

@@ -1,0 +1,301 @@
+"""A whole deployment to do harm to: servers, processes, stand-ins, and a customer with all they need."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+import asyncpg
+import msgspec
+
+from replyline.embedded import EmbeddedPostgres, EmbeddedValkey
+from replyline.jobs import QUEUE_NAMES
+from replyline.standins import Standins
+from replyline.store.channels import Channel
+from replyline.store.database import Database
+from replyline.store.migrate import migrate
+from tests.make import CLOUD_SECRETS, QR_SECRETS, SECRET_KEY, make_channel, make_chatbot, make_customer
+from tests.waiting import until
+from tests.web.conftest import free_port
+
+_SETTINGS = {
+    "REPLYLINE_LOCK_S": "2",
+    "REPLYLINE_STALLED_EVERY_S": "1",
+    "REPLYLINE_SWEEP_EVERY_S": "0.5",
+    "REPLYLINE_SWEEP_GRACE_S": "2",
+    "REPLYLINE_RECONCILE_AFTER_S": "2",
+    "REPLYLINE_DRAIN_S": "5",
+    "REPLYLINE_LOG_LEVEL": "error",
+    "REPLYLINE_LOG_FORMAT": "json",
+    "REPLYLINE_WEBHOOK_ALLOW_PRIVATE": "true",
+    "REPLYLINE_DATABASE_POOL": "10",
+}
+
+
+class Sent(msgspec.Struct):
+    """A message that a person has seen."""
+
+    at: float
+    to: str
+    text: str
+    id: str
+    our_id: str | None = None
+
+
+class Town:
+    """Everything of a deployment, each part of which can be killed by itself."""
+
+    def __init__(self, *, waits_s: Sequence[float] = (0.2, 0.4, 0.8, 1.6)) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="replyline-chaos-")
+        folder = Path(self._folder.name)
+        folder.chmod(0o711)  # started by root, Postgres runs as somebody else, who must get through
+        self.valkey = EmbeddedValkey(folder)
+        self.postgres = EmbeddedPostgres(folder, unsafe_fast=True)
+        self.standins = Standins()
+        self._waits = msgspec.json.encode(list(waits_s)).decode()
+        self._port = free_port()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._log = (folder / "processes.log").open("ab")
+        self._http: aiohttp.ClientSession | None = None
+        self.cloud: Channel
+        self.qr: Channel
+
+    @property
+    def http(self) -> aiohttp.ClientSession:
+        """A client; only inside `async with`."""
+        assert self._http is not None
+        return self._http
+
+    @property
+    def api(self) -> str:
+        """Where the door is."""
+        return f"http://127.0.0.1:{self._port}"
+
+    async def __aenter__(self) -> Self:
+        await asyncio.gather(self.valkey.start(), self.postgres.start(), self.standins.start())
+        await asyncio.to_thread(migrate, self.postgres.url)
+        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20))
+        await self._furnish()
+        self.start_api()
+        await self.until_ready()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in list(self._processes):
+            self.kill(name)
+        await self.http.close()
+        await self.standins.close()
+        await asyncio.gather(self.postgres.stop(), self.valkey.stop())
+        self._log.close()
+        if error is not None:
+            sys.stderr.write((Path(self._folder.name) / "processes.log").read_text(errors="replace")[-5000:])
+        self._folder.cleanup()
+
+    async def _furnish(self) -> None:
+        database = Database(self.postgres.url, pool_size=4)
+        await database.open()
+        try:
+            customer = await make_customer(database, monthly_price=120)
+            chatbot = await make_chatbot(
+                database,
+                customer.id,
+                settings={
+                    "provider": "openai_compatible",
+                    "model": "test-1",
+                    "provider_base_url": f"{self.standins.urls['openai']}/v1",
+                },
+            )
+            self.cloud = await make_channel(
+                database, chatbot, "WHATSAPP_CLOUD", config={"graph_base": self.standins.urls["whatsapp_cloud"]}
+            )
+            self.qr = await make_channel(
+                database, chatbot, "WHATSAPP_QR", config={"gateway_url": self.standins.urls["qr_gateway"]}
+            )
+        finally:
+            await database.close()
+        await self.tell(
+            "whatsapp_cloud",
+            "_configure",
+            {
+                "retry": {"tries": 14},
+                "numbers": {
+                    self.cloud.external_id: {
+                        "access_token": CLOUD_SECRETS["access_token"],
+                        "app_secret": CLOUD_SECRETS["app_secret"],
+                        "callback_url": f"{self.api}/callbacks/whatsapp-cloud/{self.cloud.channel_key}",
+                    }
+                },
+            },
+        )
+        await self.tell(
+            "qr_gateway",
+            "_configure",
+            {
+                "retry": {"tries": 14},
+                "sessions": {
+                    self.qr.external_id: {
+                        "secret": QR_SECRETS["secret"],
+                        "token": QR_SECRETS["gateway_token"],
+                        "callback_url": f"{self.api}/callbacks/whatsapp-qr/{self.qr.channel_key}",
+                    }
+                },
+            },
+        )
+
+    # Processes.
+
+    def start_api(self) -> None:
+        """Start the door."""
+        self._start("api", "api", "--port", str(self._port))
+
+    def start_worker(self, name: str = "worker") -> None:
+        """Start a worker for all queues."""
+        self._start(name, "worker")
+
+    def _start(self, name: str, *arguments: str) -> None:
+        environment = {
+            **os.environ,
+            **_SETTINGS,
+            **{f"REPLYLINE_QUEUES__{queue.upper().replace('-', '_')}__WAITS_S": self._waits for queue in QUEUE_NAMES},
+            "REDIS_URL": self.valkey.url,
+            "DATABASE_URL": self.postgres.url,
+            "REPLYLINE_SECRET_KEY": SECRET_KEY,
+            "REPLYLINE_DATA": self._folder.name,
+        }
+        self._processes[name] = subprocess.Popen(
+            [sys.executable, "-m", "replyline", *arguments], env=environment, stdout=self._log, stderr=self._log
+        )
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a process, and see it gone."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait(10)
+
+    async def terminate(self, name: str) -> int:
+        """SIGTERM a process, and give its exit code."""
+        process = self._processes.pop(name)
+        process.send_signal(signal.SIGTERM)
+        return await asyncio.to_thread(process.wait, 30)
+
+    def kill_all(self) -> None:
+        """SIGKILL every process of ours at once."""
+        for process in self._processes.values():
+            process.kill()
+        for name in list(self._processes):
+            self.kill(name)
+
+    async def until_ready(self) -> None:
+        """Wait for the door."""
+
+        async def ready() -> bool:
+            try:
+                async with self.http.get(f"{self.api}/health/ready") as response:
+                    return response.status == 200
+            except aiohttp.ClientError:
+                return False  # not listening yet
+
+        await until(ready, timeout_s=30, what="the door")
+
+    # Stand-ins and people.
+
+    async def tell(self, standin: str, route: str, body: object) -> object:
+        """Post to a control route of a stand-in."""
+        async with self.http.post(f"{self.standins.urls[standin]}/{route}", json=body) as response:
+            answer = await response.json()
+            assert response.status == 200, answer
+            return answer
+
+    async def fault(self, standin: str, **fault: object) -> None:
+        """Tell a stand-in to fail."""
+        await self.tell(standin, "_faults", fault)
+
+    async def heal(self, standin: str) -> None:
+        """Tell a stand-in to be well again."""
+        async with self.http.delete(f"{self.standins.urls[standin]}/_faults") as response:
+            assert response.status == 200
+
+    async def write(self, people: Mapping[str, Sequence[str]], *, channel: str = "cloud", times: int = 1) -> None:
+        """Each person writes their texts one after the other; the service repeats what the door did not take."""
+        await asyncio.gather(*(self._write(sender, texts, channel, times) for sender, texts in people.items()))
+
+    async def _write(self, sender: str, texts: Sequence[str], channel: str, times: int) -> None:
+        for text in texts:
+            body = {"from": sender, "text": text, "id": f"in-{sender}-{text}", "times": times}
+            if channel == "cloud":
+                await self.tell("whatsapp_cloud", "_inbound", {"phone_number_id": self.cloud.external_id, **body})
+            else:
+                await self.tell("qr_gateway", "_inbound", {"session": self.qr.external_id, **body})
+
+    async def seen(self, channel: str = "cloud") -> list[Sent]:
+        """What people have seen, in the order they saw it."""
+        name = "whatsapp_cloud" if channel == "cloud" else "qr_gateway"
+        async with self.http.get(f"{self.standins.urls[name]}/_sent") as response:
+            return msgspec.json.decode(await response.read(), type=list[Sent])
+
+    async def count_seen(self, channel: str = "cloud") -> int:
+        """How many messages people have seen."""
+        return len(await self.seen(channel))
+
+    # Counting.
+
+    async def rows(self, query: str) -> list[asyncpg.Record]:
+        """Rows of Postgres, by a connection of their own."""
+        connection = await asyncpg.connect(self.postgres.url)
+        try:
+            return await connection.fetch(query)
+        finally:
+            await connection.close()
+
+    async def until_settled(self, *, timeout_s: float = 60) -> None:
+        """Until no job waits any more, and every message that came in was received."""
+
+        async def settled() -> bool:
+            try:
+                waiting = await self.rows(
+                    "SELECT queue, count(*) AS jobs FROM jobs WHERE state = 'WAITING' GROUP BY queue"
+                )
+            except (OSError, asyncpg.PostgresError):
+                return False  # the database is what this test is about
+            return not waiting
+
+        started = time.monotonic()
+        try:
+            await until(settled, timeout_s=timeout_s, what="everything done")
+        except AssertionError:
+            rows = await self.rows(
+                "SELECT queue, wait_reason, attempts, count(*) AS jobs, min(run_at) AS due, now() AS now FROM jobs "
+                "WHERE state = 'WAITING' GROUP BY 1, 2, 3"
+            )
+            raise AssertionError(f"still waiting after {time.monotonic() - started:.0f} s: {rows}") from None
+
+    async def dead(self) -> list[tuple[str, str]]:
+        """The dead letters, as (queue, reason)."""
+        return [
+            (row["queue"], row["reason"])
+            for row in await self.rows("SELECT queue, reason FROM jobs WHERE state = 'DEAD'")
+        ]
+
+
+def people(count: int, *, messages: int = 1) -> dict[str, list[str]]:
+    """So many people, each with so many texts that tell who wrote them and in which order."""
+    return {f"49151{number:08d}": [f"q{number}.{index}" for index in range(messages)] for number in range(count)}
+
+
+def lost_and_doubled(wrote: Mapping[str, Sequence[str]], seen: Sequence[Sent]) -> tuple[list[str], list[str]]:
+    """Of people who wrote one text each: whose reply did not come, and whose came more than once."""
+    replies = Counter((sent.to.lstrip("+"), sent.text) for sent in seen)
+    lost = [sender for sender, texts in wrote.items() if not replies[sender, f"Echo: {texts[-1]}"]]
+    doubled = [f"{sender}: {text}" for (sender, text), times in replies.items() if times > 1]
+    return lost, doubled

@@ -1,0 +1,83 @@
+"""A customer that has one of everything, and the routes that lead to each."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
+
+from replyline.store import api_keys, chatbots
+from replyline.store.database import Database
+from replyline.store.moves.record import Attempt
+from tests.make import VAULT, make_document, make_webhook_endpoint
+from tests.store.scene import Scene, make_scene, run_of
+from tests.web.conftest import Door
+
+PROVIDER_KEY = "sk-provider-key-of-the-owner"
+
+# What may be sent to each route that changes something: it would succeed for the owner.
+CHANGES: dict[str, dict[str, object]] = {
+    "/v1/customers/{customer_id}": {"name": "stolen"},
+    "/v1/chatbots/{chatbot_id}": {"name": "stolen"},
+    "/v1/channels/{channel_id}": {"name": "stolen", "enabled": False},
+    "/v1/webhook-endpoints/{endpoint_id}": {"url": "http://127.0.0.1:9/stolen"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """One of everything of one customer; `ids` by the name that the routes have for them."""
+
+    scene: Scene
+    api_key: str
+    ids: dict[str, uuid.UUID]
+
+
+async def make_everything(database: Database) -> Everything:
+    """A customer with a chatbot, a channel, a conversation, a dead letter, a webhook event and so on."""
+    scene = await make_scene(database, "WHATSAPP_CLOUD")
+    made = await api_keys.create(database, customer_id=scene.customer.id, name="server")
+    assert made is not None
+    await chatbots.update(
+        database, VAULT, scene.chatbot.id, customer_id=scene.customer.id, changes={"provider_key": PROVIDER_KEY}
+    )
+    document = await make_document(database, scene.chatbot)
+    endpoint = await make_webhook_endpoint(database, scene.customer.id)
+    await scene.say("Are you open?", "From 7 am.")
+    await scene.route()
+    dead = await scene.fail_send()
+    (message,) = await scene.fetch("SELECT id, conversation_id FROM messages WHERE direction = 'INBOUND'")
+    (event, *_) = await scene.fetch("SELECT id FROM webhook_events ORDER BY id")
+    delivery = (await scene.waiting("webhook-delivery"))[0]
+    now = datetime.now(UTC)
+    await scene.moves.record(
+        Attempt(run_of(delivery), event["id"], scene.customer.id, now, 12, 500, "answered 500", "no")
+    )
+    return Everything(
+        scene,
+        made[1],
+        {
+            "customer_id": scene.customer.id,
+            "key_id": made[0].id,
+            "chatbot_id": scene.chatbot.id,
+            "channel_id": scene.channel.id,
+            "document_id": document.id,
+            "conversation_id": message["conversation_id"],
+            "message_id": message["id"],
+            "endpoint_id": endpoint.id,
+            "event_id": event["id"],
+            "job_id": dead,
+        },
+    )
+
+
+async def routes(door: Door) -> Iterator[tuple[str, str]]:
+    """Every route of /v1 that belongs to customers, as (method, path with names in it)."""
+    description = (await door.call("GET", "/openapi.json")).json
+    paths = cast("dict[str, dict[str, object]]", description["paths"])
+    return (
+        (method.upper(), path)
+        for path, operations in paths.items()
+        if path.startswith("/v1/") and not path.startswith("/v1/queues")
+        for method in operations
+    )
