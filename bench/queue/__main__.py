@@ -64,7 +64,7 @@ async def _measure(size: Size) -> Samples:
                 for contender in _shuffled(CONTENDERS):
                     await _rates(contender, valkey.url, size, samples)
                 for contender in _shuffled(CONTENDERS):
-                    await _pickup(contender, valkey.url, size.paced, _CONCURRENCY, samples, "")
+                    await _pickup(contender, valkey.url, size.paced, _CONCURRENCY, samples)
                 for contender in _shuffled(_SWEPT):
                     await _sweep(contender, valkey.url, size, samples)
         finally:
@@ -83,8 +83,9 @@ async def _rates(contender: str, url: str, size: Size, samples: Samples) -> None
     samples["Valkey CPU of the drain, s per 10k jobs"][contender].append(drained.valkey_cpu_s)
 
 
-async def _pickup(contender: str, url: str, count: int, concurrency: int, samples: Samples, note: str) -> None:
+async def _pickup(contender: str, url: str, count: int, concurrency: int, samples: Samples) -> None:
     picked = await run.pickup(contender, url, count, concurrency, _PACE)
+    note = "" if concurrency == _CONCURRENCY else f", concurrency {concurrency}"
     samples[f"pickup at {_PACE} jobs/s{note}, p50 ms"][contender].append(picked.p50_ms)
     samples[f"pickup at {_PACE} jobs/s{note}, p99 ms"][contender].append(picked.p99_ms)
     samples[f"script calls a job at {_PACE} jobs/s{note}"][contender].append(picked.calls)
@@ -97,7 +98,7 @@ async def _sweep(contender: str, url: str, size: Size, samples: Samples) -> None
         drained = await run.drain(contender, url, size.count, concurrency)
         samples[f"worker CPU at concurrency {concurrency}, s per 10k jobs"][contender].append(drained.cpu_s)
         samples[f"drain at concurrency {concurrency}, jobs/s"][contender].append(drained.per_s)
-    await _pickup(contender, url, size.paced, _SWEEP[-1], samples, f", concurrency {_SWEEP[-1]}")
+    await _pickup(contender, url, size.paced, _SWEEP[-1], samples)
 
 
 def _shuffled(contenders: Sequence[str]) -> Sequence[str]:

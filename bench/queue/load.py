@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 QUEUE = "bench"
@@ -44,9 +45,9 @@ def order_from_command_line() -> Order:
     return Order(role, url, int(count), int(concurrency), int(rate))
 
 
-def say(**measured: float | list[float] | bool) -> None:
+def say(seconds: float = 0.0, cpu_s: float = 0.0, late_ms: Sequence[float] = ()) -> None:
     """One line for the parent."""
-    print(json.dumps(measured), flush=True)
+    print(json.dumps({"seconds": seconds, "cpu_s": cpu_s, "late_ms": late_ms}), flush=True)
 
 
 class Meter:

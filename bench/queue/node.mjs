@@ -17,7 +17,7 @@ const options = {
   removeOnFail: { age: load.keepFailedS },
   priority: load.priority,
 };
-const say = (measured) => process.stdout.write(`${JSON.stringify(measured)}\n`);
+const say = (measured = {}) => process.stdout.write(`${JSON.stringify({ seconds: 0, cpu_s: 0, late_ms: [], ...measured })}\n`);
 const now = () => performance.timeOrigin + performance.now();
 
 function meter() {
@@ -50,7 +50,7 @@ async function pace(queue) {
     adding.push(queue.add('work', { ...load.payload, at: now() }, { ...options, jobId: `job-${number}` }));
   }
   await Promise.all(adding);
-  say({ done: true });
+  say();
 }
 
 async function work() {
@@ -69,7 +69,7 @@ async function work() {
     work.worker = new Worker(load.queue, handler, { connection, concurrency });
   });
   await work.worker.waitUntilReady();
-  if (role === 'listen') say({ ready: true });
+  if (role === 'listen') say();
   await done;
   await work.worker.close();
   say({ late_ms: late });

@@ -56,7 +56,7 @@ async def _pace(broker: Broker, order: Order) -> None:
         data = json.dumps({**PAYLOAD, "at": time.time() * 1000}).encode()
         adding.add(asyncio.create_task(broker.publish([_publication(number, data)])))
     await asyncio.gather(*adding)
-    say(done=True)
+    say()
 
 
 async def _work(broker: Broker, order: Order) -> None:
@@ -83,7 +83,7 @@ async def _work(broker: Broker, order: Order) -> None:
     worker = broker.worker(QUEUE, handler, concurrency=order.concurrency, name="bench")
     running = asyncio.create_task(worker.run())
     if order.role == "listen":
-        say(ready=True)
+        say()
     await done.wait()
     await worker.close(5)
     await running

@@ -1,8 +1,8 @@
 """The `bullmq` package for Python as it is installed, but for the one option without which its idle worker goes blind."""
 
 import asyncio
-import json
 import time
+from typing import Protocol
 
 import uvloop
 from bullmq import Queue, Worker
@@ -30,7 +30,14 @@ _OPTIONS = {
 }
 
 
-async def _enqueue(queue: Queue, order: Order) -> None:
+class _Adds(Protocol):
+    """What of the package's `Queue`, which has no types, is used."""
+
+    async def add(self, name: str, data: object, options: object) -> object:
+        """Add one job."""
+
+
+async def _enqueue(queue: _Adds, order: Order) -> None:
     numbers = iter(range(order.count))
 
     async def producer() -> None:
@@ -42,7 +49,7 @@ async def _enqueue(queue: Queue, order: Order) -> None:
     say(**meter.read())
 
 
-async def _pace(queue: Queue, order: Order) -> None:
+async def _pace(queue: _Adds, order: Order) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     adding = set()
@@ -51,7 +58,7 @@ async def _pace(queue: Queue, order: Order) -> None:
         data = {**PAYLOAD, "at": time.time() * 1000}
         adding.add(asyncio.create_task(queue.add("work", data, {**_OPTIONS, "jobId": f"job-{number}"})))
     await asyncio.gather(*adding)
-    say(done=True)
+    say()
 
 
 async def _work(connection: str, order: Order) -> None:
@@ -75,7 +82,7 @@ async def _work(connection: str, order: Order) -> None:
     handler = heard if order.role == "listen" else drained
     worker = Worker(QUEUE, handler, {"connection": connection, "concurrency": order.concurrency})
     if order.role == "listen":
-        say(ready=True)
+        say()
     await done.wait()
     await worker.close()
     say(late_ms=late)

@@ -54,7 +54,8 @@ async def _reconcile(app: App, run: Run, message: Outbound) -> None:
         await _mark_sending(app, message)
     elif message.status == "QUEUED":  # a replay: were this run to die, the next one must see that it had begun
         await _mark_sending(app, message)
-    elif run.repeated and message.status == "SENDING":
+    elif message.status == "SENDING" and (run.repeated or run.starts - 1 > message.setbacks):
+        # A run that ended in an outage of Postgres has left nothing behind, not even that it failed.
         await _mark_unknown(app, message)
         raise RateLimited("an earlier run may have sent it", after=patience_s, reason="outcome_unknown")
 

@@ -22,11 +22,13 @@ class Outbound:
     reply_to: str
     unknown_for_s: float
     """How long its outcome has been unknown, in seconds; 0 if it is not."""
+    setbacks: int
+    """How many runs of its job are known to have ended without sending it."""
 
 
 _READ = """
 SELECT r.ord, m.id AS message_id, m.conversation_id, m.customer_id, m.channel_id, m.status, m.content, m.external_id, v.reply_to,
-       coalesce(extract(epoch FROM now() - m.unknown_since), 0)::float8 AS unknown_for_s
+       coalesce(extract(epoch FROM now() - m.unknown_since), 0)::float8 AS unknown_for_s, j.setbacks
 FROM unnest($1::uuid[]) WITH ORDINALITY AS r (job_id, ord)
 JOIN jobs j ON j.id = r.job_id AND j.state = 'WAITING'
 JOIN messages m ON m.id = j.message_id AND m.direction = 'OUTBOUND'

@@ -160,7 +160,7 @@ class Executor(Generic[J]):
         except ValueError:
             return None
         repeated = active.stalled > 0 or generation != "0"
-        return Run(job_id, _started_at(active), self._worker, repeated=repeated)
+        return Run(job_id, _started_at(active), self._worker, repeated=repeated, starts=active.starts)
 
     def _read(self, active: ActiveJob) -> J:
         try:

@@ -59,7 +59,7 @@ class Town:
         folder = Path(self._folder.name)
         folder.chmod(0o711)  # started by root, Postgres runs as somebody else, who must get through
         self.valkey = EmbeddedValkey(folder)
-        self.postgres = EmbeddedPostgres(folder, unsafe_fast=True)
+        self.postgres = EmbeddedPostgres(folder)  # as in production: what is committed survives a kill
         self.standins = Standins()
         self._waits = msgspec.json.encode(list(waits_s)).decode()
         self._port = free_port()

@@ -45,7 +45,7 @@ class Standing:
 _WRITE = """
 UPDATE jobs j
 SET run_at = now() + make_interval(secs => r.after_s), wait_reason = r.wait_reason,
-    attempts = j.attempts + (r.failure IS NOT NULL)::int,
+    attempts = j.attempts + (r.failure IS NOT NULL)::int, setbacks = j.setbacks + 1,
     errors = CASE WHEN r.failure IS NULL THEN j.errors ELSE keep_last(j.errors || r.failure::jsonb, $5) END,
     postponed_since = CASE WHEN r.failure IS NULL THEN coalesce(j.postponed_since, now()) END
 FROM unnest($1::uuid[], $2::float8[], $3::text[], $4::text[]) AS r (id, after_s, wait_reason, failure)

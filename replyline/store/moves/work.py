@@ -19,6 +19,8 @@ class Run:
     worker: str
     repeated: bool = False
     """Whether an earlier run of the job may have died in the middle of what it did."""
+    starts: int = 1
+    """How often BullMQ started this generation of the job, this run included."""
 
 
 @dataclass(slots=True)

@@ -251,6 +251,7 @@ CREATE TABLE jobs (
     run_at timestamptz NOT NULL DEFAULT now(),
     generation integer NOT NULL DEFAULT 0,
     attempts integer NOT NULL DEFAULT 0,
+    setbacks integer NOT NULL DEFAULT 0,
     supersedes integer NOT NULL DEFAULT 0,
     postponed_since timestamptz,
     wait_reason text,
