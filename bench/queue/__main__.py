@@ -65,8 +65,11 @@ async def _measure(size: Size) -> Samples:
                     await _rates(contender, valkey.url, size, samples)
                 for contender in _shuffled(CONTENDERS):
                     await _pickup(contender, valkey.url, size.paced, _CONCURRENCY, samples)
+                for concurrency in _SWEEP:
+                    for contender in _shuffled(_SWEPT):
+                        await _drain_at(contender, valkey.url, size.count, concurrency, samples)
                 for contender in _shuffled(_SWEPT):
-                    await _sweep(contender, valkey.url, size, samples)
+                    await _pickup(contender, valkey.url, size.paced, _SWEEP[-1], samples)
         finally:
             await valkey.stop()
     return samples
@@ -92,13 +95,11 @@ async def _pickup(contender: str, url: str, count: int, concurrency: int, sample
     samples[f"worker CPU at {_PACE} jobs/s{note}, s per 10k jobs"][contender].append(picked.cpu_s)
 
 
-async def _sweep(contender: str, url: str, size: Size, samples: Samples) -> None:
-    for concurrency in _SWEEP:
-        await run.enqueue("ours", url, size.count)
-        drained = await run.drain(contender, url, size.count, concurrency)
-        samples[f"worker CPU at concurrency {concurrency}, s per 10k jobs"][contender].append(drained.cpu_s)
-        samples[f"drain at concurrency {concurrency}, jobs/s"][contender].append(drained.per_s)
-    await _pickup(contender, url, size.paced, _SWEEP[-1], samples)
+async def _drain_at(contender: str, url: str, count: int, concurrency: int, samples: Samples) -> None:
+    await run.enqueue("ours", url, count)
+    drained = await run.drain(contender, url, count, concurrency)
+    samples[f"worker CPU at concurrency {concurrency}, s per 10k jobs"][contender].append(drained.cpu_s)
+    samples[f"drain at concurrency {concurrency}, jobs/s"][contender].append(drained.per_s)
 
 
 def _shuffled(contenders: Sequence[str]) -> Sequence[str]:
@@ -114,7 +115,8 @@ def _print(samples: Samples) -> None:
     )
     for measure, by_contender in samples.items():
         cells = "".join(f"{_cell(by_contender.get(name, ())):>30}" for name in CONTENDERS)
-        ratio = statistics.median(by_contender["ours"]) / statistics.median(by_contender["node"])
+        # Of neighbours in time, then the median: a machine that was busy for a while slowed both.
+        ratio = statistics.median(a / b for a, b in zip(by_contender["ours"], by_contender["node"], strict=True))
         print(f"{measure:{width}}{cells}{ratio:>14.2f}")
 
 

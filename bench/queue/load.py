@@ -57,6 +57,6 @@ class Meter:
         self._began = time.perf_counter()
         self._cpu = time.process_time()
 
-    def read(self) -> dict[str, float]:
-        """Seconds since the start, on the wall and on the processor."""
-        return {"seconds": time.perf_counter() - self._began, "cpu_s": time.process_time() - self._cpu}
+    def say(self) -> None:
+        """Tell the parent the seconds since the start, on the wall and on the processor."""
+        say(seconds=time.perf_counter() - self._began, cpu_s=time.process_time() - self._cpu)

@@ -44,7 +44,7 @@ async def _enqueue(broker: Broker, order: Order) -> None:
 
     meter = Meter()
     await asyncio.gather(*(producer() for _ in range(IN_FLIGHT)))
-    say(**meter.read())
+    meter.say()
 
 
 async def _pace(broker: Broker, order: Order) -> None:
@@ -71,7 +71,7 @@ async def _work(broker: Broker, order: Order) -> None:
         meter = meter or Meter()
         handled += 1
         if handled == order.count:
-            say(**meter.read())
+            meter.say()
             done.set()
         return Completed()
 

@@ -46,7 +46,7 @@ async def _enqueue(queue: _Adds, order: Order) -> None:
 
     meter = Meter()
     await asyncio.gather(*(producer() for _ in range(IN_FLIGHT)))
-    say(**meter.read())
+    meter.say()
 
 
 async def _pace(queue: _Adds, order: Order) -> None:
@@ -72,7 +72,7 @@ async def _work(connection: str, order: Order) -> None:
         meter = meter or Meter()
         handled += 1
         if handled == order.count:
-            say(**meter.read())
+            meter.say()
             done.set()
 
     async def heard(job: object, token: str) -> None:

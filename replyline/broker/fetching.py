@@ -29,7 +29,7 @@ _FETCHED_AT_ONCE = 64
 class Fetcher:
     """Keeps a worker's slots filled.
 
-    `free` says how many slots are; `start` is given each job; `recover` is awaited after a lost connection, on which a job may
+    At most `at_once` jobs are asked for in one write; `free` says how many slots are; `start` is given each job; `recover` is awaited after a lost connection, on which a job may
     have been fetched without our knowing.
     """
 
@@ -39,6 +39,7 @@ class Fetcher:
         keys: Keys,
         commands: Ender,
         *,
+        at_once: int,
         free: Callable[[], int],
         start: Callable[[Held], None],
         recover: Callable[[], Awaitable[None]],
@@ -46,6 +47,7 @@ class Fetcher:
         self._connection = connection
         self._keys = keys
         self._commands = commands
+        self._at_once = min(at_once, _FETCHED_AT_ONCE)
         self._free = free
         self._start = start
         self._recover = recover
@@ -57,7 +59,13 @@ class Fetcher:
         self._more = False
         """Whether ending a job should fetch the next with the same call: one may well wait by then."""
         self._known: Nothing | None = None
-        """What the last look told, if it was that nothing waits: what was added since has set the marker."""
+        """Set while nothing needs to be fetched before the marker says so, with what was last told."""
+        self._waiting = 0
+        """How many jobs the last look saw that were not fetched since."""
+        self._echo = False
+        """Whether a fetch of ours has set the marker, and that was not taken since."""
+        self._eager = True
+        """Whether the marker has been telling the truth: with several workers, it may be another one's echo."""
 
     @property
     def with_end(self) -> bool:
@@ -81,6 +89,8 @@ class Fetcher:
             self._known = found
             if found.limited_ms:
                 self._limited_until = time.monotonic() + found.limited_ms / 1000
+        else:
+            self._known, self._echo = Nothing(), True
         return found
 
     async def run(self) -> None:
@@ -96,7 +106,7 @@ class Fetcher:
                 if not await self._connected():
                     break
                 if self._away:
-                    self._away, self._known = False, None
+                    self._away, self._known, self._waiting = False, None, 0
                     await self._recover()
                 await self._round()
             except BrokerUnavailable as error:
@@ -126,40 +136,32 @@ class Fetcher:
             await self._marker.put_back(due_ms)
 
     async def _round(self) -> None:
-        """Wait for a slot, wait for a sign, take what is there."""
+        """Wait for a slot, take what is there, wait for a sign."""
         was_full = self._free() <= 0
         if not await self._free_slot():
             return
         limited_s = self._limited_until - time.monotonic()
         if limited_s > 0:
             await self._pause(limited_s)
-            return
-        if was_full and self._known is not None:
+        elif was_full and self._known is not None:
             await self._wait_for_sign(self._known)
-            return
-        found = await self._fetch(1)
-        if isinstance(found, Held):
-            await self._fetch_rest()
         else:
+            await self._take_what_is_there()
+
+    async def _take_what_is_there(self) -> None:
+        waiting, free = self._waiting, self._free()
+        self._waiting, self._more = 0, waiting > free
+        found = await self._fetch(max(1, min(waiting, free, self._at_once)))
+        if isinstance(found, Nothing):
+            self._eager = False
             # Jobs may wait and yet not be had: the queue is paused, or all its workers together hold as many as they may.
             self._more = (await self._look())[0] > 0
+            self._waiting = 0
             await self._wait_for_sign(found)
-
-    async def _fetch_rest(self) -> None:
-        """After a first job: look how many wait, and take as many as there are slots, in one write."""
-        while not self._closing.is_set():
-            waiting, due_ms = await self._look()
-            free = self._free()
-            self._more = waiting > free
-            wanted = min(waiting, free, _FETCHED_AT_ONCE)
-            if wanted <= 0:
-                if not self._more:
-                    await self._wait_for_sign(Nothing(next_ms=due_ms))
-                return
-            found = await self._fetch(wanted)
-            if isinstance(found, Nothing):
-                await self._wait_for_sign(found)
-                return
+        elif not waiting:
+            await self._wait_for_sign(Nothing())  # the fetch has set the marker anew, and that will make us look
+        elif not self._more and not (await self._look())[0]:
+            await self._wait_for_sign(self._known or Nothing())
 
     async def _fetch(self, wanted: int) -> Held | Nothing:
         """Take up to `wanted` jobs; the last answer, which tells whether there was one for each."""
@@ -197,9 +199,13 @@ class Fetcher:
             if score > 0:
                 due_ms = int(score)
                 continue
-            # Perhaps the marker that our own last fetch left: where nothing waits, nothing needs to be fetched.
+            if self._eager and not self._echo:
+                return
+            # Probably the marker that a fetch of ours or of another worker left: a look costs less than an empty fetch.
+            self._echo = False
             waiting, due_ms = await self._look()
             if waiting:
+                self._eager = True
                 return
             self._more = False
 
@@ -217,6 +223,7 @@ class Fetcher:
         score = delayed[1] if isinstance(delayed, list) and len(delayed) == 2 else None
         # BullMQ's score of a delayed job is its time with 12 bits of a counter below it.
         due_ms = int(float(score)) >> 12 if isinstance(score, bytes) else 0
+        self._waiting = waiting
         self._known = None if waiting else Nothing(next_ms=due_ms)
         return waiting, due_ms
 

@@ -71,6 +71,7 @@ class Worker:
             connection,
             keys,
             self._commands,
+            at_once=concurrency if rate_limit is None else rate_limit[0],
             free=lambda: self._concurrency - len(self._slots),
             start=self._start,
             recover=self._hand_back_unknown,

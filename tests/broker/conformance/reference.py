@@ -70,8 +70,8 @@ async def line(process: asyncio.subprocess.Process) -> Json:
 async def left_behind(redis: Client, queue: str) -> Mapping[str, object]:
     """Every key of a queue with its type and content.
 
-    Left out is what depends on the moment and not on the protocol: clock times, the marker (a sign that is taken or not yet taken),
-    the stalled check's timer, and the version that a Node `Queue` writes about itself.
+    Left out is what depends on the moment and not on the protocol: clock times, the marker (a sign that is taken or not yet
+    taken), the stalled check's timer, and the version that a Node `Queue` writes about itself.
     """
     prefix = f"bull:{queue}:"
     found: dict[str, object] = {}

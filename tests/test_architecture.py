@@ -1,0 +1,63 @@
+"""Rules that a reader relies on, checked by a machine; import layers are import-linter's, in `make check`."""
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "replyline"
+_VAGUE = {"utils", "helpers", "manager", "managers", "base", "common", "core", "misc"}
+
+
+def _modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def test_no_file_is_longer_than_four_hundred_lines() -> None:
+    long = {
+        str(file.relative_to(ROOT)): lines for file in _modules() if (lines := len(file.read_text().splitlines())) > 400
+    }
+    assert long == {}
+
+
+def test_no_module_is_named_after_nothing() -> None:
+    assert [file for file in _modules() if file.stem in _VAGUE or file.parent.name in _VAGUE] == []
+
+
+def test_every_module_opens_with_a_sentence() -> None:
+    silent = [str(file.relative_to(ROOT)) for file in _modules() if not file.read_text().startswith('"""')]
+    assert silent == []
+
+
+def test_the_environment_is_read_only_where_it_should_be() -> None:
+    allowed = {"settings.py", "children.py", "spawn.py", "supervise.py"}  # the last three hand it on to children
+    readers = {file.name for file in _modules() if re.search(r"os\.(environ|getenv)", file.read_text())}
+    assert readers <= allowed
+
+
+def test_sql_stands_only_in_the_store() -> None:
+    statement = re.compile(r'"""?\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM)\s', re.IGNORECASE)
+    outside = [
+        str(file.relative_to(ROOT))
+        for file in _modules()
+        if file.parts[len(PACKAGE.parts)] != "store" and statement.search(file.read_text())
+    ]
+    assert outside == []
+
+
+def test_nothing_of_this_machine_is_in_the_repository() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    named = [
+        name
+        for name in listed
+        if (ROOT / name).is_file()
+        and re.search(r"/(work|root|opt/pypi)/|registry\.npmjs|pypi\.org/simple", _text(ROOT / name))
+    ]
+    assert named in ([], ["tests/test_architecture.py"])
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except UnicodeDecodeError:
+        return ""
