@@ -107,3 +107,10 @@ def test_a_malformed_key_is_explained_and_not_repeated(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="Fernet") as refused:
         open_vault(load(data=tmp_path, secret_key="not-a-key"))
     assert "not-a-key" not in str(refused.value)
+
+
+def test_the_page_of_settings_lists_every_setting_with_its_default() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "settings.md").read_text()
+    for name, default, meaning in describe():
+        shown = f"`{default}`" if default else ""
+        assert f"| `{name}` | {shown} | {meaning} |" in page

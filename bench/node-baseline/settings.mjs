@@ -4,8 +4,14 @@ import { Queue } from 'bullmq';
 import pg from 'pg';
 
 export const CONCURRENCY = Number(process.env.CONCURRENCY ?? 50);
-export const connection = () => new Redis(process.env.REDIS_URL, { maxRetriesPerRequest: null });
-export const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL, max: Number(process.env.POOL ?? 20) });
+export const connection = () =>
+  new Redis({ path: process.env.REDIS_URL, db: Number(process.env.REDIS_DB ?? 0), maxRetriesPerRequest: null });
+// node-postgres reads a socket folder as host, which a URL cannot hold as libpq's do.
+const address = (url) => {
+  const { username, pathname, searchParams } = new URL(url.replace('@/', '@localhost/'));
+  return { user: username, database: pathname.slice(1), host: searchParams.get('host'), port: Number(searchParams.get('port')) };
+};
+export const pool = new pg.Pool({ ...address(process.env.DATABASE_URL), max: Number(process.env.POOL ?? 20) });
 
 const defaultJobOptions = {
   attempts: 4,

@@ -29,8 +29,8 @@ _FETCHED_AT_ONCE = 64
 class Fetcher:
     """Keeps a worker's slots filled.
 
-    At most `at_once` jobs are asked for in one write; `free` says how many slots are; `start` is given each job; `recover` is awaited after a lost connection, on which a job may
-    have been fetched without our knowing.
+    At most `at_once` jobs are asked for in one write; `free` says how many slots are; `start` is given each job; `recover` is
+    awaited after a lost connection, on which a job may have been fetched without our knowing.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -55,8 +55,8 @@ class EmbeddedPostgres(Supervised):
     cannot reach the data folder (under /root, say), the data is put into `root_home`, and the link `home` in the data folder
     leads there.
 
-    `unsafe_fast` trades the data's safety in a power failure for speed: for tests. `binaries` is a folder with `postgres`
-    and `initdb`.
+    `unsafe_fast` trades the data's safety in a crash for speed: for tests. `more` are settings of postgresql.conf.
+    `binaries` is a folder with `postgres` and `initdb`.
     """
 
     name = "Postgres"
@@ -65,11 +65,17 @@ class EmbeddedPostgres(Supervised):
     )  # "fast": end the clients and write everything; SIGTERM would wait for the clients to leave
 
     def __init__(
-        self, data: Path, *, binaries: Path | None = None, unsafe_fast: bool = False, root_home: Path = _ROOT_HOME
+        self,
+        data: Path,
+        *,
+        binaries: Path | None = None,
+        unsafe_fast: bool = False,
+        root_home: Path = _ROOT_HOME,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(data / "postgres")
         self._binaries = binaries
-        self._settings = _SETTINGS | (_UNSAFE if unsafe_fast else {})
+        self._settings = {**_SETTINGS, **(_UNSAFE if unsafe_fast else {}), **(more or {})}
         self._root_home = root_home
         self._sockets: Path | None = None
         self._cluster = self.folder / "cluster"

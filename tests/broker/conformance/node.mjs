@@ -127,7 +127,7 @@ const roles = {
     say(seen);
   },
   async listen() {
-    const events = new QueueEvents(queueName, { connection });
+    const events = new QueueEvents(queueName, { connection, lastEventId: '0-0' });
     for (const name of ['completed', 'failed', 'delayed', 'active']) {
       events.on(name, (told) => say({ event: name, jobId: told.jobId, returnvalue: told.returnvalue, reason: told.failedReason }));
     }

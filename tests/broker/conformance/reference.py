@@ -71,7 +71,8 @@ async def left_behind(redis: Client, queue: str) -> Mapping[str, object]:
     """Every key of a queue with its type and content.
 
     Left out is what depends on the moment and not on the protocol: clock times, the marker (a sign that is taken or not yet
-    taken), the stalled check's timer, and the version that a Node `Queue` writes about itself.
+    taken), the stalled check's timer, the version that a Node `Queue` writes about itself, and the `jobId` in the options that
+    repeats the id.
     """
     prefix = f"bull:{queue}:"
     found: dict[str, object] = {}
@@ -106,7 +107,7 @@ def _hash(fields: Mapping[str, str]) -> Mapping[str, object]:
     for name in _TIMES & shown.keys():
         shown[name] = "a time"
     if "opts" in fields:
-        shown["opts"] = json.loads(fields["opts"])
+        shown["opts"] = {name: value for name, value in json.loads(fields["opts"]).items() if name != "jobId"}
     if "stacktrace" in fields:  # the text is the language's own
         shown["stacktrace"] = len(json.loads(fields["stacktrace"]))
     shown.pop("version", None)
