@@ -22,6 +22,7 @@ from replyline.store import timeline
 from replyline.store.timeline import Timeline, TimelineJob
 
 _LOOK_EVERY_S = 0.1
+_LEAVING = ("QUEUED", "SENDING", "UNKNOWN")
 _FINAL = ("SENT", "DELIVERED", "READ")
 _STYLES = {"DONE": "green", "DEAD": "red", "WAITING": "yellow"}
 
@@ -181,7 +182,9 @@ def _snake_name(name: str) -> str:
 def _over(seen: Timeline) -> bool:
     """Whether the person has a reply, or will have none: nothing but webhooks may still be under way."""
     pending = [job for job in seen.jobs if job.state == "WAITING" and job.queue != "webhook-delivery"]
-    return bool(seen.jobs) and not pending
+    # A reply behind another of its conversation has no job yet.
+    leaving = [said for said in seen.messages if said.direction == "OUTBOUND" and said.status in _LEAVING]
+    return bool(seen.jobs) and not pending and not leaving
 
 
 async def _reply(http: aiohttp.ClientSession, door: _Door, seen: Timeline) -> _Message | None:
