@@ -57,8 +57,15 @@ async def far_end() -> AsyncIterator[FarEnd]:
 
 @pytest.fixture
 async def open_session() -> AsyncIterator[aiohttp.ClientSession]:
-    """A session that may go to loopback and waits 0.5 s for a whole call."""
-    async with open_webhook_session(allow_private=True, timeout_s=0.5) as session:
+    """A session that may go to loopback."""
+    async with open_webhook_session(allow_private=True, timeout_s=20) as session:
+        yield session
+
+
+@pytest.fixture
+async def impatient() -> AsyncIterator[aiohttp.ClientSession]:
+    """The same, waiting 0.3 s for a whole call."""
+    async with open_webhook_session(allow_private=True, timeout_s=0.3) as session:
         yield session
 
 
@@ -288,13 +295,13 @@ async def test_a_wait_that_cannot_be_read_is_a_failure_like_any_other(
 
 
 async def test_an_endpoint_that_does_not_answer_in_time_is_tried_again(
-    far_end: FarEnd, open_session: aiohttp.ClientSession
+    far_end: FarEnd, impatient: aiohttp.ClientSession
 ) -> None:
     far_end.then = [Hang()]
-    outcome = await deliver(open_session, far_end.url)
+    outcome = await deliver(impatient, far_end.url)
     assert isinstance(outcome.error, Temporary)
     assert (outcome.kind, outcome.status_code) == ("timeout", None)
-    assert 400 <= outcome.duration_ms < 5000
+    assert outcome.duration_ms >= 250
 
 
 async def test_an_endpoint_that_drops_the_connection_is_tried_again(
@@ -332,11 +339,9 @@ async def test_a_compressed_answer_is_not_unfolded(far_end: FarEnd, open_session
     assert far_end.calls[0].headers["accept-encoding"] == "identity"
 
 
-async def test_a_status_counts_although_its_body_never_comes(
-    far_end: FarEnd, open_session: aiohttp.ClientSession
-) -> None:
+async def test_a_status_counts_although_its_body_never_comes(far_end: FarEnd, impatient: aiohttp.ClientSession) -> None:
     far_end.then = [Say(200, b"", {"Content-Length": "1000"})]
-    outcome = await deliver(open_session, far_end.url)
+    outcome = await deliver(impatient, far_end.url)
     assert (outcome.error, outcome.status_code) == (None, 200)
 
 

@@ -85,7 +85,7 @@ class Fetcher:
         """Read what a fetch, or an end that fetched, returned."""
         found = read_fetch(self._keys.queue, reply)
         if isinstance(found, Nothing):
-            self._more = False
+            self._more, self._waiting = False, 0
             self._known = found
             if found.limited_ms:
                 self._limited_until = time.monotonic() + found.limited_ms / 1000
@@ -150,8 +150,9 @@ class Fetcher:
 
     async def _take_what_is_there(self) -> None:
         waiting, free = self._waiting, self._free()
-        self._waiting, self._more = 0, waiting > free
-        found = await self._fetch(max(1, min(waiting, free, self._at_once)))
+        wanted = max(1, min(waiting, free, self._at_once))
+        self._waiting, self._more = max(0, waiting - wanted), waiting > free
+        found = await self._fetch(wanted)
         if isinstance(found, Nothing):
             self._eager = False
             # Jobs may wait and yet not be had: the queue is paused, or all its workers together hold as many as they may.
@@ -160,7 +161,7 @@ class Fetcher:
             await self._wait_for_sign(found)
         elif not waiting:
             await self._wait_for_sign(Nothing())  # the fetch has set the marker anew, and that will make us look
-        elif not self._more and not (await self._look())[0]:
+        elif not self._waiting and not (await self._look())[0]:
             await self._wait_for_sign(self._known or Nothing())
 
     async def _fetch(self, wanted: int) -> Held | Nothing:

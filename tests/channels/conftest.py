@@ -12,8 +12,15 @@ pytest.register_assert_rewrite("tests.channels.contract_suite")
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """A session that waits 0.5 s for a whole call."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.5)) as session:
+    """A session more patient than any answer here needs."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+        yield session
+
+
+@pytest.fixture
+async def impatient() -> AsyncIterator[aiohttp.ClientSession]:
+    """A session that waits 0.3 s for a whole call."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.3)) as session:
         yield session
 
 

@@ -185,15 +185,22 @@ class ChannelContract:
         assert isinstance(error, Temporary)
         assert not error.outcome_unknown
 
-    @pytest.mark.parametrize("end", [Cut(), Hang()], ids=["cut", "timeout"])
-    async def test_a_send_without_an_answer_may_have_gone_out(
-        self, end: Cut | Hang, http: aiohttp.ClientSession, far_end: FarEnd
+    async def test_a_send_cut_off_before_its_answer_may_have_gone_out(
+        self, http: aiohttp.ClientSession, far_end: FarEnd
     ) -> None:
-        far_end.then = [end]
+        far_end.then = [Cut()]
         error = await self._failure(far_end.url, http)
         assert isinstance(error, Temporary)
         assert error.outcome_unknown
         assert len(far_end.calls) == 1
+
+    async def test_a_send_not_answered_in_time_may_have_gone_out(
+        self, impatient: aiohttp.ClientSession, far_end: FarEnd
+    ) -> None:
+        far_end.then = [Hang()]
+        error = await self._failure(far_end.url, impatient)
+        assert isinstance(error, Temporary)
+        assert (error.reason, error.outcome_unknown) == ("timeout", True)
 
     @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"null", b"\xff\xfe", b"[" * 70_000])
     async def test_an_accepted_send_without_an_id_is_not_taken_for_sent(

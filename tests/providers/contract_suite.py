@@ -11,7 +11,8 @@ from replyline.errors import JobError, Permanent, RateLimited, Temporary
 from replyline.providers import Passage, Provider, ProviderAccount, Question, Reply, Utterance, open_provider
 from tests.channels.far_end import Call, Cut, FarEnd, Hang, Say, closed_port
 
-TIMEOUT_S = 0.5
+PATIENT_S = 30.0
+IMPATIENT_S = 0.3
 KEY = "sk-test-key-that-nobody-may-see"
 QUESTION = Question(
     instructions="You are the assistant of Bakery Blum.",
@@ -22,7 +23,7 @@ QUESTION = Question(
 
 
 @asynccontextmanager
-async def opened(name: str, timeout_s: float = TIMEOUT_S) -> AsyncIterator[Provider]:
+async def opened(name: str, timeout_s: float = PATIENT_S) -> AsyncIterator[Provider]:
     """The provider, closed afterwards."""
     provider = open_provider(name, timeout_s)
     try:
@@ -31,9 +32,11 @@ async def opened(name: str, timeout_s: float = TIMEOUT_S) -> AsyncIterator[Provi
         await provider.close()
 
 
-async def ask(name: str, account: ProviderAccount, question: Question = QUESTION) -> Reply:
+async def ask(
+    name: str, account: ProviderAccount, question: Question = QUESTION, *, timeout_s: float = PATIENT_S
+) -> Reply:
     """One answer of a provider opened for it."""
-    async with opened(name) as provider:
+    async with opened(name, timeout_s) as provider:
         return await provider.complete(account, question)
 
 
@@ -168,11 +171,16 @@ class ProviderContract:
         assert "Incorrect API key" in str(error)
         assert KEY not in str(error)
 
-    @pytest.mark.parametrize("end", [Cut(), Hang()], ids=["cut", "timeout"])
-    async def test_no_answer_is_tried_again(self, end: Cut | Hang, far_end: FarEnd) -> None:
-        far_end.then = [end]
+    async def test_an_answer_cut_off_is_tried_again(self, far_end: FarEnd) -> None:
+        far_end.then = [Cut()]
         assert isinstance(await self._failure(far_end.url), Temporary)
         assert len(far_end.calls) == 1
+
+    async def test_an_answer_that_does_not_come_in_time_is_tried_again(self, far_end: FarEnd) -> None:
+        far_end.then = [Hang()]
+        with pytest.raises(Temporary) as raised:
+            await ask(self.name, self.account(far_end.url), timeout_s=IMPATIENT_S)
+        assert raised.value.reason == "provider_timeout"
 
     async def test_a_server_that_is_not_there_is_tried_again(self) -> None:
         async with closed_port() as url:

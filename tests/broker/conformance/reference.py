@@ -84,7 +84,7 @@ async def left_behind(redis: Client, queue: str) -> Mapping[str, object]:
 
 
 async def _content(redis: Client, key: str, name: str) -> object:
-    kind = await redis.type(key)
+    kind = await redis.type(key)  # type: ignore[no-untyped-call]  # redis-py has no type for it
     match kind:
         case "hash":
             return kind, _hash(await redis.hgetall(key))

@@ -57,7 +57,7 @@ async def test_nodes_queue_events_hear_what_we_do(broker: Broker, valkey_url: st
     def decide(given: ActiveJob) -> Outcome:
         return ends[given.id]
 
-    heard = []
+    heard: list[object] = []
     async with node("listen", valkey_url, QUEUE) as listener:
         assert await line(listener) == {"ready": True}
         async with at_work(broker.worker(QUEUE, Desk(decide), concurrency=1, name="w")):
