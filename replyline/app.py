@@ -18,7 +18,7 @@ from replyline.settings import Settings, SettingsError, open_vault
 from replyline.store import channels as channel_records
 from replyline.store import customers, dead_letters
 from replyline.store.api_keys import KeyHolders
-from replyline.store.database import Database
+from replyline.store.database import Database, StoreUnavailable
 from replyline.store.moves import Moves
 from replyline.store.moves.accept import Accepted, address
 from replyline.store.moves.dead_letters import DeadLetter, discard, replay
@@ -180,8 +180,11 @@ class App:
             metrics.redis_up.set(1)
         except (BrokerUnavailable, TimeoutError):
             metrics.redis_up.set(0)
-        counted = await dead_letters.count(self.database)
         metrics.dead_letters.clear()
+        try:
+            counted = await dead_letters.count(self.database)
+        except StoreUnavailable:  # the gauge is down, which says so; the others are worth having
+            return
         for queue, reason, count in counted:
             metrics.dead_letters.labels(queue, reason).set(count)
 

@@ -21,16 +21,7 @@ from replyline.errors import JobError, Permanent, RateLimited, Temporary
 from replyline.statuses import StatusUpdate
 from replyline.store.database import Database
 from replyline.store.moves.statuses import ReportedStatus
-from replyline.webhooks import (
-    EVENTS,
-    RefusedAddress,
-    VettedResolver,
-    check_url,
-    new_secret,
-    open_webhook_session,
-    sample,
-    sign,
-)
+from replyline.webhooks import EVENTS, RefusedAddress, VettedResolver, check_url, new_secret, sample, sign
 from tests.channels.far_end import Cut, FarEnd, Hang, Say, closed_port
 from tests.make import make_webhook_endpoint
 from tests.store.scene import Scene, make_scene
@@ -58,21 +49,21 @@ async def far_end() -> AsyncIterator[FarEnd]:
 @pytest.fixture
 async def open_session() -> AsyncIterator[aiohttp.ClientSession]:
     """A session that may go to loopback."""
-    async with open_webhook_session(allow_private=True, timeout_s=20) as session:
+    async with webhooks.open_webhook_session(allow_private=True, timeout_s=20) as session:
         yield session
 
 
 @pytest.fixture
 async def impatient() -> AsyncIterator[aiohttp.ClientSession]:
     """The same, waiting 0.3 s for a whole call."""
-    async with open_webhook_session(allow_private=True, timeout_s=0.3) as session:
+    async with webhooks.open_webhook_session(allow_private=True, timeout_s=0.3) as session:
         yield session
 
 
 @pytest.fixture
 async def vetted_session() -> AsyncIterator[aiohttp.ClientSession]:
     """The session of production."""
-    async with open_webhook_session(allow_private=False, timeout_s=2) as session:
+    async with webhooks.open_webhook_session(allow_private=False, timeout_s=2) as session:
         yield session
 
 
@@ -343,6 +334,7 @@ async def test_a_status_counts_although_its_body_never_comes(far_end: FarEnd, im
     far_end.then = [Say(200, b"", {"Content-Length": "1000"})]
     outcome = await deliver(impatient, far_end.url)
     assert (outcome.error, outcome.status_code) == (None, 200)
+    assert (outcome.response_head or "").startswith("[the body did not arrive")
 
 
 async def test_each_attempt_is_signed_afresh_under_the_same_id(

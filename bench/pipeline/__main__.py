@@ -36,7 +36,7 @@ def main() -> None:
 
 async def _run(*, quick: bool) -> Results:
     results: Results = {}
-    count, repetitions = (600, 1) if quick else (3000, 3)
+    count, repetitions = (600, 1) if quick else (1500, 2)
     async with Stage() as stage:
         contenders = {"replyline": await stage.furnish("replyline", 0)}
         if shutil.which("node") and (NODE / "node_modules").exists():

@@ -60,6 +60,7 @@ async def burst(stage: Stage, contender: Contender, count: int, *, first: int) -
     await asyncio.gather(*(post() for _ in range(_IN_FLIGHT)))
     await until_sent(contender, base + count)
     took = time.perf_counter() - started
+    await until_quiet(contender)  # webhooks are part of what a message costs, though not of its way
     own_now, (valkey_now, postgres_now) = contender.cpu_s(), stage.servers_cpu_s()
     scripts_now, statements_now = await _counters(contender)
     return Burst(
@@ -90,11 +91,21 @@ async def pace(
         posts.append(asyncio.create_task(_post(stage, contender, first + index)))
     await asyncio.gather(*posts)
     await until_sent(contender, base + count)
+    await until_quiet(contender)
     async with stage.http.get(f"{stage.standins['whatsapp_cloud']}/_sent") as response:
         sent = msgspec.json.decode(await response.read(), type=list[_Sent])
     added = [(one.at - posted[one.to.lstrip("+")] - think_s) * 1000 for one in sent if one.to.lstrip("+") in posted]
     cuts = quantiles(added, n=100)
     return Pace(cuts[49], cuts[98])
+
+
+async def until_quiet(contender: Contender) -> None:
+    """Wait until every webhook was delivered, at most five minutes."""
+    for _ in range(3000):
+        if not await value(contender.database_url, "SELECT count(*) FROM webhook_events WHERE status = 'PENDING'"):
+            return
+        await asyncio.sleep(0.1)
+    raise RuntimeError(f"{contender.name} did not deliver its webhooks in five minutes")
 
 
 async def until_sent(contender: Contender, count: int) -> None:

@@ -88,6 +88,18 @@ async def test_no_more_run_at_once_than_there_are_slots(broker: Broker) -> None:
     assert (counts.active, counts.prioritized) == (3, 7)
 
 
+async def test_a_backlog_fills_all_slots_of_a_wide_worker(broker: Broker) -> None:
+    blocked = Blocked()
+    worker = broker.worker(QUEUE, blocked, concurrency=200, name="w")
+    await broker.publish(jobs(500))
+    async with at_work(worker):
+        await until(lambda: worker.running == 200, timeout_s=2.0)
+        blocked.go.set()
+        await until(lambda: len(blocked.seen) == 500)
+
+    assert (await broker.counts(QUEUE)).completed == 500
+
+
 async def test_a_full_worker_leaves_the_rest_to_another(broker: Broker) -> None:
     full, other = Blocked(), Desk()
     async with at_work(broker.worker(QUEUE, full, concurrency=1, name="full")):
@@ -141,6 +153,19 @@ async def test_a_job_that_comes_alone_costs_three_calls(
 
     assert (after - before) / count <= 3.3
     assert (await own_broker.counts(QUEUE)).completed == count
+
+
+async def test_a_second_worker_on_the_queue_adds_at_most_one_call_a_job(own_broker: Broker, own_redis: Client) -> None:
+    desk = Desk()
+    workers = [own_broker.worker(QUEUE, desk, concurrency=10, name=f"w{number}") for number in range(2)]
+    async with at_work(*workers):
+        before = await script_calls(own_redis)
+        for number in range(100):
+            await own_broker.publish([job(f"job-{number}")])
+            await until(partial(_has_seen, desk, number + 1))
+        after = await script_calls(own_redis)
+
+    assert (after - before) / 100 <= 4.3
 
 
 async def test_a_backlog_costs_two_calls_a_job(own_broker: Broker, own_redis: Client) -> None:
