@@ -99,14 +99,14 @@ class App:
 
         return await self._priorities.get(customer_id, read) or 5
 
-    def provider(self, name: str) -> Provider:
-        """The provider of that name, opened on first use.
+    async def provider(self, name: str) -> Provider:
+        """The provider of that name, opened on first use; in a thread, because an SDK may take seconds to import.
 
         Raises:
             Permanent: there is no such provider, or its package is not installed.
         """
         if name not in self._providers:
-            self._providers[name] = open_provider(name, self.settings.provider_timeout_s)
+            self._providers[name] = await asyncio.to_thread(open_provider, name, self.settings.provider_timeout_s)
         return self._providers[name]
 
     async def accept(self, job: IncomingMessageJob, *, customer_id: uuid.UUID | None = None) -> Accepted:

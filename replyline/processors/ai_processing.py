@@ -59,7 +59,8 @@ async def _ask(turn: Turn, app: App) -> Reply:
         asked=turn.asked,
         passages=await _passages(turn, app),
     )
-    return await app.provider(turn.provider).complete(account, question)
+    provider = await app.provider(turn.provider)
+    return await provider.complete(account, question)
 
 
 async def _passages(turn: Turn, app: App) -> tuple[Passage, ...]:
