@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from replyline.broker import Broker
+from replyline.jobs import QUEUE_NAMES
 from tests.chaos.town import Town, lost_and_doubled, people
 from tests.waiting import until
 
@@ -19,6 +21,23 @@ async def test_a_worker_is_killed(in_flight: int) -> None:
         await until(lambda: _seen(town, in_flight // 4), timeout_s=60)
         town.kill("one")
         town.start_worker("three")
+        await writing
+        await town.until_settled()
+        await _assert_whole(town, wrote)
+
+
+async def test_a_worker_is_told_to_stop(in_flight: int) -> None:
+    async with Town() as town:
+        town.start_worker("one")
+        wrote = people(in_flight)
+        writing = asyncio.create_task(town.write(wrote))
+        await until(lambda: _seen(town, in_flight // 4), timeout_s=60)
+        assert await town.terminate("one") == 0
+        broker = Broker(town.valkey.url)
+        await broker.open()
+        assert [(await broker.counts(queue)).active for queue in QUEUE_NAMES] == [0] * len(QUEUE_NAMES)
+        await broker.close()
+        town.start_worker("two")
         await writing
         await town.until_settled()
         await _assert_whole(town, wrote)
