@@ -210,7 +210,10 @@ const processors = {
 };
 
 const workers = Object.entries(processors).map(([name, process]) => {
-  const worker = new Worker(name, (job) => process({ ...job.data }), { connection: connection(), concurrency: CONCURRENCY });
+  const worker = new Worker(name, (job) => process({ ...job.data }), {
+    connection: connection(),
+    concurrency: name === 'ai-processing' ? CONCURRENCY * 20 : CONCURRENCY, // answers are waited for, not worked for
+  });
   worker.on('failed', (job, error) => {
     console.error(`${name} ${job?.id}: ${error.message}`);
     if (job && job.attemptsMade >= (job.opts.attempts ?? 1)) deadLetters.add('dead-letter', { queue: name, data: job.data, error: error.message });
