@@ -14,7 +14,7 @@ _WAITS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 
 jobs = Gauge("replyline_jobs", "Jobs in BullMQ now", ["queue", "state"], registry=_QUEUES)
 jobs_total = Counter(
     "replyline_jobs",
-    "Runs of jobs, by how they ended: completed, retried, postponed, dead, skipped",
+    "Runs of jobs, by how they ended: completed, retried, postponed, dead, handed_back",
     ["queue", "outcome"],
     registry=REGISTRY,
 )

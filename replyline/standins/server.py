@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
@@ -61,7 +62,7 @@ class BadControl(ValueError):
     """A control route did not get what this stand-in takes; answered 400 with this text."""
 
 
-class Standin:
+class Standin(ABC):
     """One HTTP server on loopback. Subclasses answer calls and take a configuration."""
 
     name: ClassVar[str]
@@ -75,17 +76,17 @@ class Standin:
         self._calls = Calls()
         self._runner: web.AppRunner | None = None
 
+    @abstractmethod
     async def answer(self, request: Request) -> Reply:
         """Carry out one call of the service that is stood in for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def configure(self, raw: bytes) -> None:
         """Take a configuration, on top of what is there. Raises BadControl."""
-        raise NotImplementedError
 
+    @abstractmethod
     def error_reply(self, fault: Error) -> Reply:
         """The answer of an `error` fault that names no body. Raises BadControl where the service has no such `code`."""
-        raise NotImplementedError
 
     def control_routes(self) -> list[ControlRoute]:
         """Control routes of this stand-in's own; a BadControl that one raises is answered 400."""
