@@ -51,7 +51,7 @@ node: ## install what the comparisons with BullMQ for Node need (Node 20 or newe
 lock: $(STAMP) ## resolve pyproject.toml anew into the lock files
 	$(BIN)/uv pip compile -q pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header -o requirements.lock
-	$(BIN)/uv pip compile -q pyproject.toml --extra openai --group dev --universal --python-version 3.11 \
+	$(BIN)/uv pip compile -q pyproject.toml --extra openai --extra s3 --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header -o requirements-external.lock
 
 clean: ## remove the virtual environment and caches; data in .replyline stays

@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
+import structlog
 
 from replyline import jobs, metrics, webhooks
 from replyline.broker import Broker, BrokerUnavailable
 from replyline.channels import ChannelAccount
+from replyline.files import Files
 from replyline.ids import new_id
-from replyline.jobs import ANY_JOB, DEAD_LETTER, IncomingMessageJob
+from replyline.jobs import ANY_JOB, DEAD_LETTER, ChannelKind, IncomingMessageJob
 from replyline.providers import Provider, open_provider
 from replyline.publisher import Publisher
+from replyline.redaction import redact
 from replyline.settings import Settings, SettingsError, open_vault
 from replyline.store import channels as channel_records
 from replyline.store import customers, dead_letters
@@ -22,11 +25,15 @@ from replyline.store.database import Database, StoreUnavailable
 from replyline.store.moves import Moves
 from replyline.store.moves.accept import Accepted, address
 from replyline.store.moves.dead_letters import DeadLetter, discard, replay
+from replyline.store.moves.health import Unhealthy, count_unhealthy, heal, mark_unhealthy
 from replyline.store.outbox import Enqueue, Outbox, insert_jobs
 from replyline.store.reads import Reads
 from replyline.store.recently import Recently
 from replyline.vault import Vault
 
+log = structlog.get_logger(__name__)
+
+_MEDIA_TIMEOUT_S = 110.0  # below the queue's own 120 s
 _GAUGES_TIMEOUT_S = 3.0
 
 
@@ -43,6 +50,7 @@ class App:
         publisher: Publisher,
         http: aiohttp.ClientSession,
         webhook_http: aiohttp.ClientSession,
+        media_http: aiohttp.ClientSession,
     ) -> None:
         self.settings = settings
         self.database = database
@@ -51,12 +59,15 @@ class App:
         self.publisher = publisher
         self.http = http
         self.webhook_http = webhook_http
+        self.media_http = media_http
+        self.files = Files(settings.media_place)
         self.moves = Moves(database, publisher.publish)
         self.reads = Reads(database)
         self.key_holders = KeyHolders(database)
         self._providers: dict[str, Provider] = {}
         self._accounts: Recently[uuid.UUID, ChannelAccount] = Recently()
         self._accounts_by_key: Recently[str, ChannelAccount] = Recently()
+        self._accounts_by_name: Recently[tuple[ChannelKind, str], ChannelAccount] = Recently()
         self._priorities: Recently[uuid.UUID, int] = Recently()
 
     async def account(self, channel_id: uuid.UUID) -> ChannelAccount | None:
@@ -77,6 +88,56 @@ class App:
 
         return await self._accounts_by_key.get(channel_key, read)
 
+    async def account_named(self, kind: ChannelKind, external_id: str) -> ChannelAccount | None:
+        """The enabled account that a callback names by its external id, at most 5 seconds old; whoever's it is."""
+
+        async def read() -> ChannelAccount | None:
+            row = await channel_records.find_account(self.database, kind, external_id)
+            return None if row is None or not row.enabled else self._account(row)
+
+        return await self._accounts_by_name.get((kind, external_id), read)
+
+    async def account_for_send(self, channel_id: uuid.UUID) -> ChannelAccount | None:
+        """Like `account`, but one that is not healthy is read anew: it may be well, or this may be the send that tries."""
+        account = await self.account(channel_id)
+        if account is None or account.healthy:
+            return account
+        self.forget_account(channel_id)
+        return await self.account(channel_id)
+
+    def forget_account(self, channel_id: uuid.UUID) -> None:
+        """Read it anew next time."""
+        self._accounts.forget(channel_id)
+
+    async def channel_down(
+        self, account: ChannelAccount, reason: str, detail: str, *, retry_after_s: float = 0.0
+    ) -> None:
+        """The account as a whole cannot send: note it, tell its customer, and look again later."""
+        probe_after_s = max(retry_after_s, self.settings.probe_first_s)
+        channel = Unhealthy(account.id, account.customer_id, reason, redact(detail)[:1000], probe_after_s)
+        outbox = Outbox()
+        async with self.database.transaction() as connection:
+            newly = await mark_unhealthy(connection, channel, outbox)
+        self.publisher.publish(outbox.jobs)
+        self.forget_account(account.id)
+        if newly:
+            log.error("channel.unhealthy", channel_id=str(account.id), channel=account.kind, reason=reason)
+
+    async def channel_healed(self, account: ChannelAccount) -> bool:
+        """The account can send again: what it held goes on. False where it was well already."""
+        return await self.heal_channel(account.id, customer_id=account.customer_id)
+
+    async def heal_channel(self, channel_id: uuid.UUID, *, customer_id: uuid.UUID) -> bool:
+        """Let an unhealthy channel of the customer go on; False where there is none such."""
+        outbox = Outbox()
+        async with self.database.transaction() as connection:
+            healed = await heal(connection, channel_id, customer_id=customer_id, outbox=outbox)
+        self.publisher.publish(outbox.jobs)
+        self.forget_account(channel_id)
+        if healed:
+            log.info("channel.healthy", channel_id=str(channel_id))
+        return healed
+
     def _account(self, row: channel_records.Channel) -> ChannelAccount:
         defaults = {"graph_base": self.settings.graph_base, "graph_version": self.settings.graph_version}
         return ChannelAccount(
@@ -88,6 +149,9 @@ class App:
             external_id=row.external_id,
             config={**(defaults if row.kind == "WHATSAPP_CLOUD" else {}), **row.config},
             secrets=row.open_secrets(self.vault),
+            healthy=row.health == "HEALTHY",
+            health_reason=row.health_reason,
+            trial_job_id=row.trial_job_id,
         )
 
     async def priority_of(self, customer_id: uuid.UUID) -> int:
@@ -181,10 +245,16 @@ class App:
         except (BrokerUnavailable, TimeoutError):
             metrics.redis_up.set(0)
         metrics.dead_letters.clear()
+        metrics.unhealthy_channels.clear()
+        metrics.held_jobs.clear()
         try:
             counted = await dead_letters.count(self.database)
-        except StoreUnavailable:  # the gauge is down, which says so; the others are worth having
+            sick = await count_unhealthy(self.database)
+        except StoreUnavailable:  # the gauges are down, which says so; the others are worth having
             return
+        for kind, reason, channels, held in sick:
+            metrics.unhealthy_channels.labels(kind, reason).set(channels)
+            metrics.held_jobs.labels(kind).inc(held)
         for queue, reason, count in counted:
             metrics.dead_letters.labels(queue, reason).set(count)
 
@@ -234,6 +304,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         publisher.start()
         stack.push_async_callback(publisher.close)
         http = await stack.enter_async_context(_http(settings))
+        media_http = await stack.enter_async_context(_media_http(settings))
         webhook_http = await stack.enter_async_context(
             webhooks.open_webhook_session(
                 allow_private=settings.webhook_allow_private, timeout_s=settings.webhook_timeout_s
@@ -247,6 +318,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             publisher=publisher,
             http=http,
             webhook_http=webhook_http,
+            media_http=media_http,
         )
         stack.push_async_callback(app.close_providers)
         yield app
@@ -255,3 +327,9 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
 def _http(settings: Settings) -> aiohttp.ClientSession:
     timeout = aiohttp.ClientTimeout(total=settings.http_total_timeout_s, sock_connect=settings.http_connect_timeout_s)
     return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=500))
+
+
+def _media_http(settings: Settings) -> aiohttp.ClientSession:
+    """Files take longer than calls."""
+    timeout = aiohttp.ClientTimeout(total=_MEDIA_TIMEOUT_S, sock_connect=settings.http_connect_timeout_s, sock_read=30)
+    return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=50))

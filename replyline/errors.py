@@ -4,9 +4,12 @@ JobError
 ├── Temporary      try again after the queue's waits
 ├── RateLimited    wait, without using up an attempt
 └── Permanent      give up at once
+    └── ChannelDown    the channel as a whole fails: its messages are held until it is well again
 
 An exception that is none of these is a bug or an unforeseen failure: it is logged with its stack and treated as Temporary.
 """
+
+from typing import Literal
 
 
 class JobError(Exception):
@@ -20,18 +23,30 @@ class JobError(Exception):
 class Temporary(JobError):
     """Timeout, lost connection, 5xx, 408 or 425: trying again may help."""
 
-    def __init__(self, message: str, *, reason: str = "temporary", outcome_unknown: bool = False) -> None:
-        """`outcome_unknown` is set by a send that may have been carried out although no answer came."""
+    def __init__(
+        self, message: str, *, reason: str = "temporary", outcome_unknown: bool = False, tries: int | None = None
+    ) -> None:
+        """`outcome_unknown`: a send that may have been carried out although no answer came. `tries`: no more than so many."""
         super().__init__(message, reason=reason)
         self.outcome_unknown = outcome_unknown
+        self.tries = tries
+
+
+Scope = Literal["job", "recipient", "account"]
+"""Whom a limit is about: this job alone, everything to the same recipient, or everything of the same account."""
 
 
 class RateLimited(JobError):
     """Somebody asks us to wait, or our own limit does: postponed by `after` seconds, no attempt used."""
 
-    def __init__(self, message: str, *, after: float, reason: str = "rate_limited") -> None:
+    def __init__(
+        self, message: str, *, after: float, reason: str = "rate_limited", scope: Scope = "job", growth: float = 1.0
+    ) -> None:
+        """`growth`: each time in a row that the other side says so, the wait of the whole `scope` is so many times as long."""
         super().__init__(message, reason=reason)
         self.after = after
+        self.scope = scope
+        self.growth = growth
 
 
 class Permanent(JobError):
@@ -39,3 +54,12 @@ class Permanent(JobError):
 
     def __init__(self, message: str, *, reason: str = "permanent") -> None:
         super().__init__(message, reason=reason)
+
+
+class ChannelDown(Permanent):
+    """The channel cannot send at all (its token, number, account or session): nothing of it is tried until that is mended."""
+
+    def __init__(self, message: str, *, reason: str, retry_after: float = 0.0) -> None:
+        """`retry_after`: seconds before which looking whether it is well again would be no use."""
+        super().__init__(message, reason=reason)
+        self.retry_after = retry_after

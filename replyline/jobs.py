@@ -15,6 +15,7 @@ OUTGOING_MESSAGES = "outgoing-messages"
 WHATSAPP_CLOUD_SEND = "whatsapp-cloud-send"
 WHATSAPP_QR_SEND = "whatsapp-qr-send"
 WEBHOOK_DELIVERY = "webhook-delivery"
+MEDIA_FETCH = "media-fetch"
 DEAD_LETTER = "dead-letter"
 
 QUEUE_NAMES: tuple[str, ...] = (
@@ -24,11 +25,35 @@ QUEUE_NAMES: tuple[str, ...] = (
     WHATSAPP_CLOUD_SEND,
     WHATSAPP_QR_SEND,
     WEBHOOK_DELIVERY,
+    MEDIA_FETCH,
 )
 
 MAX_CONTENT_CHARS = 65_536
 ShortText: TypeAlias = Annotated[str, Meta(max_length=512)]
 ChannelKind: TypeAlias = Literal["WIDGET", "WHATSAPP_CLOUD", "WHATSAPP_QR"]
+
+
+IdentityKind: TypeAlias = Literal["phone", "wa_id", "bsuid", "lid", "visitor", "external"]
+IncomingKind: TypeAlias = Literal["message", "reaction", "unsupported", "edit", "revoke", "echo", "identity"]
+"""What came in: a message to answer; a reaction or something unreadable, which is kept; a change of an earlier message; what a
+human of the business wrote on the telephone; a person's new identity."""
+
+
+class Identity(msgspec.Struct, frozen=True, rename="camel"):
+    """One name that a channel has for a person."""
+
+    kind: IdentityKind
+    value: Annotated[str, Meta(min_length=1, max_length=512)]
+
+
+class MediaRef(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A file that came with a message, as the channel names it; it is fetched by a job of its own."""
+
+    kind: ShortText
+    provider_id: Annotated[str, Meta(min_length=1, max_length=512)]
+    mime_type: ShortText | None = None
+    sha256: ShortText | None = None
+    filename: ShortText | None = None
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -55,7 +80,13 @@ class IncomingMessageJob(Job, frozen=True, kw_only=True, rename="camel", omit_de
     channel: ChannelKind
     channel_id: uuid.UUID | None = None
     external_message_id: ShortText | None = None
-    identity_kind: Literal["phone", "wa_id", "bsuid", "lid", "visitor", "external"] | None = None
+    kind: IncomingKind = "message"
+    identity_kind: IdentityKind | None = None
+    also_known_as: tuple[Identity, ...] = ()
+    """Other identities of the same person, which this payload links to the first."""
+    target_id: ShortText | None = None
+    """Of a reaction, edit or revoke: the channel's id of the message it is about."""
+    media: MediaRef | None = None
     contact_name: ShortText | None = None
     reply_to: ShortText | None = None
     """Address to answer to, where it is not `externalUserId` (a WhatsApp QR jid, say)."""
@@ -107,6 +138,15 @@ class WebhookDeliveryJob(Job, frozen=True, kw_only=True, rename="camel", omit_de
     event_id: uuid.UUID
 
 
+class MediaFetchJob(Job, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One file of an incoming message to be fetched from its channel and stored."""
+
+    queue: ClassVar[str] = MEDIA_FETCH
+    job_name: ClassVar[str] = "fetch-media"
+
+    media_id: uuid.UUID
+
+
 ANY_JOB: TypeAlias = (
     IncomingMessageJob
     | AiProcessingJob
@@ -114,6 +154,7 @@ ANY_JOB: TypeAlias = (
     | WhatsAppCloudSendJob
     | WhatsAppQrSendJob
     | WebhookDeliveryJob
+    | MediaFetchJob
 )
 
 JOB_TYPES: dict[str, type[ANY_JOB]] = {
@@ -123,6 +164,7 @@ JOB_TYPES: dict[str, type[ANY_JOB]] = {
     WHATSAPP_CLOUD_SEND: WhatsAppCloudSendJob,
     WHATSAPP_QR_SEND: WhatsAppQrSendJob,
     WEBHOOK_DELIVERY: WebhookDeliveryJob,
+    MEDIA_FETCH: MediaFetchJob,
 }
 
 _DECODERS: dict[str, msgspec.json.Decoder[ANY_JOB]] = {

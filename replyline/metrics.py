@@ -48,9 +48,35 @@ redis_up = Gauge("replyline_redis_up", "Whether Redis answered when the gauges w
 callbacks_total = Counter(
     "replyline_callbacks", "Callbacks at the door, by what became of them", ["channel", "outcome"], registry=REGISTRY
 )
+callback_items_total = Counter(
+    "replyline_callback_items",
+    "What callbacks brought, by kind: accepted, duplicates, statuses, sessions, unread, foreign (of a number that is not "
+    "the channel's), ignored",
+    ["channel", "kind"],
+    registry=REGISTRY,
+)
+unhealthy_channels = Gauge(
+    "replyline_unhealthy_channels", "Channels that cannot send, by why", ["channel", "reason"], registry=REGISTRY
+)
+held_jobs = Gauge("replyline_held_jobs", "Send jobs that unhealthy channels hold", ["channel"], registry=REGISTRY)
+paced_sends_total = Counter(
+    "replyline_paced_sends",
+    "Sends put off by our own limits before any call, by whom they are about: recipient, account, day",
+    ["channel", "limit"],
+    registry=REGISTRY,
+)
+signs_total = Counter(
+    "replyline_signs_of_life",
+    "Read and typing signs, by outcome: given, failed",
+    ["channel", "outcome"],
+    registry=REGISTRY,
+)
+media_total = Counter(
+    "replyline_media", "Files of people, by outcome: stored, failed", ["channel", "outcome"], registry=REGISTRY
+)
 channel_sends_total = Counter(
     "replyline_channel_sends",
-    "Sends to a channel, by outcome: accepted, temporary, rate_limited, refused, unknown",
+    "Sends to a channel, by outcome: accepted, temporary, rate_limited, refused, unknown, channel_down",
     ["channel", "outcome"],
     registry=REGISTRY,
 )

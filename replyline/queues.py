@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from replyline.jobs import (
     AI_PROCESSING,
     INCOMING_MESSAGES,
+    MEDIA_FETCH,
     OUTGOING_MESSAGES,
     QUEUE_NAMES,
     WEBHOOK_DELIVERY,
@@ -65,6 +66,14 @@ SPECS: dict[str, QueueSpec] = {
             WEBHOOK_DELIVERY,
             waits_s=(5, 60, 300, 1800, 2 * HOUR_S, 5 * HOUR_S, 10 * HOUR_S, 14 * HOUR_S, 20 * HOUR_S, 24 * HOUR_S),
             patience_s=4 * DAY_S,
+        ),
+        # An inbound file can be had for 7 days (WhatsApp Cloud API, "Media": ids of webhooks), its address for 5 minutes, which
+        # each try asks for anew.
+        QueueSpec(
+            MEDIA_FETCH,
+            timeout_s=120,
+            waits_s=(2, 10, 60, 300, 1800, 2 * HOUR_S, 6 * HOUR_S, 12 * HOUR_S, DAY_S, DAY_S),
+            patience_s=3 * DAY_S,
         ),
     )
 }

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from replyline.errors import Permanent, RateLimited
+from replyline.errors import Permanent, RateLimited, Temporary
 from replyline.queues import QueueSpec
 
 
@@ -54,7 +54,8 @@ def decide(
                 return GiveUp("patience_exhausted")
             return PostponeFor(max(error.after, _SHORTEST_POSTPONEMENT_S))
         case _:
-            if attempt > len(spec.waits_s):
+            tries = spec.tries if not isinstance(error, Temporary) else min(spec.tries, error.tries or spec.tries)
+            if attempt >= tries:
                 return GiveUp("attempts_exhausted")
             return RetryAfter(_spread(spec.waits_s[attempt - 1], spec.jitter, rng))
 

@@ -132,6 +132,42 @@ class Settings(BaseSettings):
     reconcile_after_s: float = Field(
         20.0, ge=0, le=600, description="how long a send of unknown outcome waits for a status"
     )
+    window_margin_s: float = Field(
+        300.0, ge=0, le=3600, description="free text stops so long before WhatsApp's 24 hours are over"
+    )
+    probe_first_s: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="first look whether an unhealthy channel is well again; then twice as long each time",
+    )
+    probe_longest_s: float = Field(3600.0, gt=0, le=86400, description="longest pause between such looks")
+    hold_at_most_s: float = Field(
+        86400.0, gt=0, description="messages that an unhealthy channel has held so long are given up"
+    )
+    degraded_after_s: float = Field(
+        90.0,
+        gt=0,
+        le=86400,
+        description="a QR channel whose messages WhatsApp does not confirm for so long is unhealthy",
+    )
+    park_statuses_s: float = Field(
+        600.0, gt=0, le=86400, description="how long a status waits for its message to become known"
+    )
+    keep_unread_callbacks_s: float = Field(
+        7 * 86400.0, gt=0, description="how long callbacks that were not understood are kept"
+    )
+    media_url: str | None = Field(
+        None,
+        description="where files of people are kept: a folder, or s3://bucket/prefix; media/ in the data folder if not set",
+    )
+    keep_media_s: float = Field(30 * 86400.0, gt=0, description="how long files of people are kept")
+    media_wait_s: float = Field(
+        8.0, ge=0, le=60, description="how long a turn waits for a picture that its model can look at"
+    )
+    public_url: str | None = Field(
+        None, description="where others reach this API, as https://chat.example.com; http://HOST:PORT if not set"
+    )
     lock_s: float = Field(30.0, ge=1, le=600, description="BullMQ lock of a running job; renewed at half of it")
     stalled_every_s: float = Field(15.0, ge=0.5, le=600, description="pause between looks for jobs of dead workers")
     max_body_bytes: int = Field(
@@ -184,6 +220,16 @@ class Settings(BaseSettings):
             login = f":{quote(self.redis_password, safe='')}@" if self.redis_password else ""
             return f"redis://{login}{self.redis_host}:{self.redis_port}/0"
         return None
+
+    @property
+    def media_place(self) -> str:
+        """Where files of people are kept, as fsspec names it."""
+        return self.media_url or str((self.data / "media").absolute())
+
+    @property
+    def reached_at(self) -> str:
+        """Where others reach the API, without a slash at the end."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
 
     @property
     def ready_file(self) -> Path:

@@ -13,6 +13,14 @@ _RANK = {status: rank for rank, status in enumerate(_LADDER)}
 
 
 @dataclass(frozen=True, slots=True)
+class Pricing:
+    """What the channel says it charges for a message, in its own words."""
+
+    category: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
 class StatusUpdate:
     """What became of one message of ours. It is found by our own id if the channel gives it back, else by the channel's id."""
 
@@ -21,7 +29,12 @@ class StatusUpdate:
     at: datetime
     message_id: uuid.UUID | None = None
     error_reason: str | None = None
+    error_code: int | None = None
+    error_title: str | None = None
     error_detail: str | None = None
+    pricing: Pricing | None = None
+    channel_down: bool = False
+    """Whether the failure is the channel's as a whole, not this message's."""
 
 
 def climbs(old: str, new: str) -> bool:

@@ -26,6 +26,8 @@ EVENTS: Mapping[str, str] = {
     "message.delivered": "a message of yours reached the person's device",
     "message.read": "a message of yours was read",
     "message.failed": "a message of yours will not reach the person; error_reason says why",
+    "channel.unhealthy": "a channel of yours cannot send: its messages are held; error_reason says why",
+    "channel.healthy": "a channel of yours can send again; what it held goes out",
 }
 """Every event type with its meaning; `store/moves/announce.py` and its callers write their payloads, `sample` shows them."""
 
@@ -85,6 +87,8 @@ def sample(event_type: str) -> dict[str, object]:
         KeyError: there is no such type.
     """
     status = {name: name.partition(".")[2].upper() for name in EVENTS}[event_type]
+    if event_type.startswith("channel."):
+        return {"type": event_type, "timestamp": "2026-11-24T10:00:00.000000+00:00", "data": _channel_sample(status)}
     inbound = status == "RECEIVED"
     data: dict[str, object] = {
         **_SAMPLE,
@@ -101,6 +105,14 @@ def sample(event_type: str) -> dict[str, object]:
         case "FAILED":
             data["error_reason"] = "window_closed"
     return {"type": event_type, "timestamp": "2026-11-24T10:00:00.000000+00:00", "data": data}
+
+
+def _channel_sample(status: str) -> dict[str, object]:
+    data: dict[str, object] = {name: _SAMPLE[name] for name in ("channel_id", "channel", "chatbot_id")}
+    data["channel_name"] = "Shop on WhatsApp"
+    if status == "UNHEALTHY":
+        data |= {"error_reason": "token_invalid", "error_detail": "Meta answered 401, error 190: the token has expired"}
+    return data
 
 
 def new_secret() -> str:

@@ -73,16 +73,25 @@ async def make_channel(
 ) -> Channel:
     """A channel of the chatbot with everything its kind needs; `config` and `secrets` come on top of the defaults.
 
-    The default addresses are closed ports of this machine: a test that sends names its own.
+    The default addresses are closed ports of this machine, and sends are not paced: a test of either names its own.
     """
     defaults: dict[ChannelKind, tuple[str | None, dict[str, str], dict[str, str]]] = {
         "WIDGET": (None, {}, {}),
         "WHATSAPP_CLOUD": (
             str(new_id().int % 10**15),
-            {"graph_base": "http://127.0.0.1:9", "graph_version": "v25.0"},
+            {
+                "graph_base": "http://127.0.0.1:9",
+                "graph_version": "v25.0",
+                "messages_per_second": "0",
+                "pair_interval_s": "0",
+            },
             CLOUD_SECRETS,
         ),
-        "WHATSAPP_QR": (f"session-{new_id()}", {"gateway_url": "http://127.0.0.1:9"}, QR_SECRETS),
+        "WHATSAPP_QR": (
+            f"session-{new_id()}",
+            {"gateway_url": "http://127.0.0.1:9", "messages_per_minute": "0"},
+            QR_SECRETS,
+        ),
     }
     default_id, default_config, default_secrets = defaults[kind]
     return await channels.create(

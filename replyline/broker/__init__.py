@@ -16,6 +16,7 @@ from replyline.broker.contract import (
     QueueCounts,
     Retry,
 )
+from replyline.broker.pacing import Limits, Pacing, Slot
 from replyline.broker.wire import Reply
 from replyline.broker.worker import Worker
 
@@ -28,12 +29,15 @@ __all__ = [
     "Failed",
     "Handler",
     "JobState",
+    "Limits",
     "NotAcknowledged",
     "Outcome",
+    "Pacing",
     "Postpone",
     "Publication",
     "QueueCounts",
     "Reply",
     "Retry",
+    "Slot",
     "Worker",
 ]

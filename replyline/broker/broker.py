@@ -15,6 +15,7 @@ from replyline.broker.contract import (
 )
 from replyline.broker.endpoint import parse_endpoint
 from replyline.broker.keys import Keys, keys_of
+from replyline.broker.pacing import Pacing
 from replyline.broker.publishing import Adder
 from replyline.broker.scripts import DRAIN, GET_COUNTS, GET_STATE, PAUSE, PROMOTE, REMOVE
 from replyline.broker.wire import Answer, Reply, pack
@@ -33,6 +34,7 @@ class Broker:
         """A connection on which nothing is answered for `reply_timeout_s` is dropped. Raises ValueError for a bad URL."""
         self._prefix = prefix
         self._connection = Connection(parse_endpoint(url), reply_timeout_s=reply_timeout_s)
+        self.pacing = Pacing(self._connection, prefix)
         self._keys: dict[str, Keys] = {}
         self._adders: dict[str, Adder] = {}
 

@@ -1,4 +1,4 @@
-"""BullMQ's own Lua scripts, as the pinned `bullmq` package ships them: they are the protocol, and we call them unchanged."""
+"""Lua scripts: BullMQ's own, unchanged, as the pinned `bullmq` package ships them, for they are the protocol; and two of ours."""
 
 import hashlib
 from dataclasses import dataclass
@@ -32,8 +32,15 @@ class Script:
 
 def _script(file: str) -> Script:
     name, _, keys = file.partition("-")
-    text = (files("bullmq") / "commands" / f"{file}.lua").read_bytes()
-    return Script(name, int(keys), text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+    return _of_text(name, int(keys), (files("bullmq") / "commands" / f"{file}.lua").read_bytes())
+
+
+def _own_script(name: str, *, keys: int) -> Script:
+    return _of_text(name, keys, (files("replyline.broker") / f"{name}.lua").read_bytes())
+
+
+def _of_text(name: str, keys: int, text: bytes) -> Script:
+    return Script(name, keys, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 
 ADD_STANDARD = _script("addStandardJob-9")
@@ -51,6 +58,8 @@ PAUSE = _script("pause-7")
 DRAIN = _script("drain-5")
 PROMOTE = _script("promote-9")
 REMOVE = _script("removeJob-2")
+PACE_SLOT = _own_script("paceSlot", keys=6)
+PACE_BLOCK = _own_script("paceBlock", keys=2)
 
 SCRIPTS = (
     ADD_STANDARD,
@@ -68,4 +77,6 @@ SCRIPTS = (
     DRAIN,
     PROMOTE,
     REMOVE,
+    PACE_SLOT,
+    PACE_BLOCK,
 )

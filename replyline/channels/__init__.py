@@ -1,7 +1,7 @@
 """The places where people write to a business: what a channel must be able to do, and the table of those that exist.
 
-To add a channel: one file here that offers a `Channel`, one line in `CHANNELS`, and, if it sends outside, its queue in
-`replyline/queues.py` and its processor in `replyline/processors/`. Its test file runs the contract suite in `tests/channels/`.
+To add a channel: one file (or folder) here that offers a `Channel`, one line in `CHANNELS`, and, if it sends outside, its queue
+in `replyline/queues.py` and its processor in `replyline/processors/`. Its test file runs the contract suite in `tests/channels/`.
 """
 
 from replyline.channels.contract import (
@@ -11,9 +11,13 @@ from replyline.channels.contract import (
     ChannelAccount,
     ForgedCallback,
     InboundMessage,
-    OutgoingText,
+    Outgoing,
+    Pace,
+    SessionReport,
+    Sign,
     StatusUpdate,
     UnreadableCallback,
+    UnreadItem,
 )
 from replyline.channels.whatsapp_cloud import WhatsAppCloud
 from replyline.channels.whatsapp_qr import WhatsAppQr
@@ -34,7 +38,11 @@ __all__ = [
     "ChannelAccount",
     "ForgedCallback",
     "InboundMessage",
-    "OutgoingText",
+    "Outgoing",
+    "Pace",
+    "SessionReport",
+    "Sign",
     "StatusUpdate",
+    "UnreadItem",
     "UnreadableCallback",
 ]

@@ -22,26 +22,36 @@ class Answer:
 
 
 async def call(
-    http: aiohttp.ClientSession, what: str, url: str, *, body: bytes, headers: Mapping[str, str], secret: str | None
+    http: aiohttp.ClientSession,
+    what: str,
+    url: str,
+    *,
+    body: bytes | None = None,
+    headers: Mapping[str, str],
+    secret: str | None,
+    method: str = "POST",
 ) -> Answer:
-    """Post `body` to `url`, following no redirect; `what` names the other side in errors.
+    """Send `body` to `url`, following no redirect; `what` names the other side in errors.
 
     Raises:
         Temporary: no answer came, with `outcome_unknown` unless the connection was never made.
         Permanent: `url` is no URL.
     """
     try:
-        async with http.post(url, data=body, headers=headers, allow_redirects=False) as response:
+        async with http.request(method, url, data=body, headers=headers, allow_redirects=False) as response:
             read = await read_at_most(response, _MAX_ANSWER_BYTES)
             if secret:  # Graph quotes a malformed token in its error message
                 read = read.replace(secret.encode(), b"[redacted]")
             return Answer(response.status, read, retry_after_s(response.headers))
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise _failed(error, what) from error
+        raise no_answer(error, what) from error
 
 
-def _failed(error: aiohttp.ClientError | TimeoutError, what: str) -> JobError:
-    """Only where the connection was never made is it certain that nothing was sent (aiohttp, "Client exceptions")."""
+def no_answer(error: aiohttp.ClientError | TimeoutError, what: str) -> JobError:
+    """What a call means that was not answered.
+
+    Only where the connection was never made is it certain that nothing was sent (aiohttp, "Client exceptions").
+    """
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
         return Permanent(f"the address of {what} is no URL", reason="channel_misconfigured")
     never_sent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)

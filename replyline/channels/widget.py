@@ -8,16 +8,17 @@ import aiohttp
 from replyline.channels.contract import (
     Accepted,
     Callback,
+    Channel,
     ChannelAccount,
     ForgedCallback,
-    OutgoingText,
+    Outgoing,
     UnreadableCallback,
 )
 from replyline.errors import Permanent
 from replyline.jobs import ChannelKind
 
 
-class Widget:
+class Widget(Channel):
     """The channel WIDGET. Nothing calls us back and nothing is sent outside: an open page reads the conversation's log."""
 
     kind: ClassVar[ChannelKind] = "WIDGET"
@@ -31,6 +32,6 @@ class Widget:
         """Refuse, for the same reason."""
         raise UnreadableCallback(f"channel {account.channel_key} is a widget: it has no callbacks")
 
-    async def send(self, account: ChannelAccount, message: OutgoingText, http: aiohttp.ClientSession) -> Accepted:
+    async def send(self, account: ChannelAccount, message: Outgoing, http: aiohttp.ClientSession) -> Accepted:
         """Refuse: the move `route` writes widget messages into the log, so a send job for one is a mistake."""
         raise Permanent("widget messages are not sent outside", reason="not_sent_outside")

@@ -8,6 +8,7 @@ from replyline.app import App
 from replyline.jobs import (
     AI_PROCESSING,
     INCOMING_MESSAGES,
+    MEDIA_FETCH,
     OUTGOING_MESSAGES,
     WEBHOOK_DELIVERY,
     WHATSAPP_CLOUD_SEND,
@@ -15,6 +16,7 @@ from replyline.jobs import (
     AiProcessingJob,
     IncomingMessageJob,
     Job,
+    MediaFetchJob,
     OutgoingMessageJob,
     WebhookDeliveryJob,
     WhatsAppCloudSendJob,
@@ -24,6 +26,7 @@ from replyline.processors import (
     ai_processing,
     channel_send,
     incoming_messages,
+    media_fetch,
     outgoing_messages,
     webhook_delivery,
 )
@@ -49,6 +52,7 @@ AnyProcessor = (
     | Processor[WhatsAppCloudSendJob]
     | Processor[WhatsAppQrSendJob]
     | Processor[WebhookDeliveryJob]
+    | Processor[MediaFetchJob]
 )
 
 PROCESSORS: dict[str, AnyProcessor] = {
@@ -58,4 +62,5 @@ PROCESSORS: dict[str, AnyProcessor] = {
     WHATSAPP_CLOUD_SEND: Processor(WhatsAppCloudSendJob, channel_send.process, channel_send.give_up),
     WHATSAPP_QR_SEND: Processor(WhatsAppQrSendJob, channel_send.process, channel_send.give_up),
     WEBHOOK_DELIVERY: Processor(WebhookDeliveryJob, webhook_delivery.process, webhook_delivery.give_up),
+    MEDIA_FETCH: Processor(MediaFetchJob, media_fetch.process, media_fetch.give_up),
 }

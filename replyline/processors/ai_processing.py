@@ -1,12 +1,16 @@
 """ai-processing: get the chatbot's answer to a turn, and hand it on for delivery."""
 
 import time
+import uuid
 
 from replyline import metrics
 from replyline.app import App
+from replyline.channels import CHANNELS
 from replyline.errors import RateLimited
 from replyline.jobs import AiProcessingJob
-from replyline.providers import Passage, ProviderAccount, Question, Reply, Utterance
+from replyline.processors.pictures import pictures_of
+from replyline.processors.signs_of_life import signs_of_life
+from replyline.providers import Passage, Picture, ProviderAccount, Question, Reply, Utterance
 from replyline.store import knowledge
 from replyline.store.moves.answer import AiUse, Answer, Answered
 from replyline.store.moves.give_up import Consequence, TurnGivenUp
@@ -25,13 +29,16 @@ async def process(job: AiProcessingJob, run: Run, app: App) -> None:
     if turn.due_in_s > _CLOSE_ENOUGH_S:
         raise RateLimited("the person is still writing", after=turn.due_in_s, reason="quiet_window")
     if turn.owner != "BOT" or not turn.asked:
-        await _commit(app, _answer(run, job, turn, text=None, use=None))
+        await _commit(app, _answer(run, job, turn, (), None, None))
         return
-    started = time.perf_counter()
-    reply = await _ask(turn, app)
-    took_s = time.perf_counter() - started
+    pictures = await pictures_of(turn, app)
+    async with signs_of_life(turn, app):
+        started = time.perf_counter()
+        reply = await _ask(turn, pictures, app)
+        took_s = time.perf_counter() - started
     _observe(turn.provider, reply, took_s)
-    await _commit(app, _answer(run, job, turn, text=reply.text, use=_use(turn.provider, reply, took_s)))
+    texts = CHANNELS[turn.channel].render(reply.text)
+    await _commit(app, _answer(run, job, turn, texts, _use(turn.provider, reply, took_s), await _quoted(turn, app)))
 
 
 async def give_up(job: AiProcessingJob, run: Run, app: App) -> Consequence:
@@ -45,7 +52,12 @@ async def give_up(job: AiProcessingJob, run: Run, app: App) -> Consequence:
     )
 
 
-async def _ask(turn: Turn, app: App) -> Reply:
+async def _quoted(turn: Turn, app: App) -> uuid.UUID | None:
+    account = await app.account(turn.channel_id)
+    return turn.last_message_id if account is not None and account.config.get("quote_replies") == "on" else None
+
+
+async def _ask(turn: Turn, pictures: tuple[Picture, ...], app: App) -> Reply:
     account = ProviderAccount(
         provider=turn.provider,
         model=turn.model,
@@ -58,6 +70,7 @@ async def _ask(turn: Turn, app: App) -> Reply:
         history=tuple(Utterance("user" if said.inbound else "assistant", said.text) for said in turn.history),
         asked=turn.asked,
         passages=await _passages(turn, app),
+        pictures=pictures,
     )
     provider = await app.provider(turn.provider)
     return await provider.complete(account, question)
@@ -77,7 +90,9 @@ async def _commit(app: App, answer: Answer) -> None:
         raise RateLimited("a newer message came while this turn was answered", after=0, reason="superseded")
 
 
-def _answer(run: Run, job: AiProcessingJob, turn: Turn, *, text: str | None, use: AiUse | None) -> Answer:
+def _answer(  # noqa: PLR0917  the parts of one answer
+    run: Run, job: AiProcessingJob, turn: Turn, texts: tuple[str, ...], use: AiUse | None, quotes: uuid.UUID | None
+) -> Answer:
     return Answer(
         run=run,
         job=job,
@@ -85,8 +100,10 @@ def _answer(run: Run, job: AiProcessingJob, turn: Turn, *, text: str | None, use
         owner_epoch=turn.owner_epoch,
         after_seq=turn.after_seq,
         through_seq=turn.through_seq,
-        text=text,
+        amendments=turn.amendments,
+        texts=texts,
         use=use,
+        quotes=quotes,
     )
 
 

@@ -7,7 +7,7 @@ To add a provider: one file here that offers a `Provider`, one line in `PROVIDER
 from collections.abc import Callable
 
 from replyline.errors import Permanent
-from replyline.providers.contract import Passage, Provider, ProviderAccount, Question, Reply, Utterance
+from replyline.providers.contract import Passage, Picture, Provider, ProviderAccount, Question, Reply, Utterance
 from replyline.providers.knowledge_only import KnowledgeOnly
 from replyline.providers.openai_compatible import OpenAiCompatible
 from replyline.providers.openai_sdk import OpenAiSdk
@@ -34,6 +34,7 @@ def open_provider(name: str, timeout_s: float) -> Provider:
 __all__ = [
     "PROVIDERS",
     "Passage",
+    "Picture",
     "Provider",
     "ProviderAccount",
     "Question",

@@ -33,6 +33,14 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that the person sent."""
+
+    mime_type: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """One turn to be answered: all unanswered messages, what was said before, and what the knowledge base has on it."""
 
@@ -40,6 +48,8 @@ class Question:
     history: tuple[Utterance, ...]
     asked: tuple[str, ...]
     passages: tuple[Passage, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    """For a provider that can look; the others answer the words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Chat completions over plain HTTP: OpenAI, and every server that speaks its dialect (vLLM, Ollama, Groq, OpenRouter …)."""
 
+import base64
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import ClassVar
 
@@ -7,7 +9,7 @@ import aiohttp
 import msgspec
 
 from replyline.errors import Permanent, Temporary
-from replyline.providers.contract import ProviderAccount, Question, Reply
+from replyline.providers.contract import Picture, ProviderAccount, Question, Reply
 from replyline.providers.openai_errors import error_from
 from replyline.providers.prompt import conversation, system_text
 from replyline.webhooks import read_at_most
@@ -61,8 +63,10 @@ class OpenAiCompatible:
         if not account.base_url or not account.model:
             raise Permanent("the chatbot has no provider base URL or no model", reason="provider_misconfigured")
         system = system_text(question)
-        messages = [{"role": "system", "content": system}] if system else []
+        messages: list[dict[str, object]] = [{"role": "system", "content": system}] if system else []
         messages += [{"role": said.role, "content": said.text} for said in conversation(question)]
+        if question.pictures and messages:
+            messages[-1]["content"] = _with_pictures(str(messages[-1]["content"]), question.pictures)
         body = {"model": account.model, "messages": messages, "max_tokens": account.max_output_tokens}
         headers = {"Content-Type": "application/json"}
         if account.key:
@@ -99,6 +103,15 @@ class OpenAiCompatible:
                 connector=aiohttp.TCPConnector(limit=2000),  # the AI queue may hold thousands of slow calls
             )
         return self._http
+
+
+def _with_pictures(text: str, pictures: Sequence[Picture]) -> list[dict[str, object]]:
+    """The last message's words and its pictures, as data URLs (OpenAI, "Images and vision": Chat Completions)."""
+    parts: list[dict[str, object]] = [{"type": "text", "text": text}]
+    for picture in pictures:
+        data = base64.b64encode(picture.data).decode()
+        parts.append({"type": "image_url", "image_url": {"url": f"data:{picture.mime_type};base64,{data}"}})
+    return parts
 
 
 def _reply(raw: bytes, account: ProviderAccount) -> Reply:

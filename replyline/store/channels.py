@@ -1,9 +1,11 @@
 """Channels: connected accounts, what each kind needs to work, and their secrets, which go in and never come out."""
 
+import re
 import secrets as tokens
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from typing import Literal, TypedDict
 
@@ -30,6 +32,15 @@ class Channel:
     config: dict[str, str]
     secrets_sealed: str | None = field(repr=False)
     enabled: bool
+    health: Literal["HEALTHY", "UNHEALTHY"]
+    health_reason: str | None
+    health_detail: str | None
+    unhealthy_since: datetime | None
+    probe_at: datetime | None
+    """When it is looked at next whether an unhealthy channel is well again."""
+    trial_job_id: uuid.UUID | None
+    session: str | None
+    """What the QR gateway last said of the session, as JSON."""
     created_at: datetime
     updated_at: datetime
 
@@ -49,6 +60,9 @@ class Channel:
         return msgspec.json.decode(vault.open(self.secrets_sealed).encode(), type=dict[str, str])
 
 
+_FIELDS = tuple(column.name for column in dataclass_fields(Channel))
+
+
 class ChannelChanges(TypedDict, total=False):
     """What may be changed; what is left out stays. `config` replaces the old one, `secrets` replace those they name."""
 
@@ -62,23 +76,55 @@ class ChannelChanges(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a kind of channel is configured with."""
+    """What a kind of channel is configured with: each value's pattern and its meaning."""
 
-    config: frozenset[str]
+    config: Mapping[str, tuple[str, str]]
     secrets: frozenset[str]
     required: frozenset[str]
 
 
+_TEXT = r".+"
+_NUMBER = r"\d{1,9}(\.\d{1,6})?"
+_WHOLE = r"\d{1,9}"
+_SIGNS = (r"on|off", "on (default) or off: mark messages read and show typing while the answer is made")
+_QUOTE = (r"on|off", "on: the answer quotes the message it is to; off is the default")
+
 FORMS: Mapping[ChannelKind, Form] = {
     # The visitor secret is ours: it signs what proves that a visitor is the one who wrote.
-    "WIDGET": Form(frozenset(), frozenset({"visitor_secret"}), frozenset({"visitor_secret"})),
+    "WIDGET": Form({}, frozenset({"visitor_secret"}), frozenset({"visitor_secret"})),
     "WHATSAPP_CLOUD": Form(
-        frozenset({"graph_base", "graph_version"}),
+        {
+            "graph_base": (_TEXT, "address of the Graph API, where it is not REPLYLINE_GRAPH_BASE"),
+            "graph_version": (r"v\d{1,3}\.\d{1,2}", "as v25.0, where it is not REPLYLINE_GRAPH_VERSION"),
+            "signs_of_life": _SIGNS,
+            "quote_replies": _QUOTE,
+            "messages_per_second": (
+                _NUMBER,
+                "at most so many sends a second; 60 by default, 15 in coexistence, 0 for no limit",
+            ),
+            "pair_interval_s": (_NUMBER, "seconds between two messages to one person once `pair_burst` is used up; 6"),
+            "pair_burst": (r"[1-9]\d{0,5}", "messages to one person that may go at once; 45 by default"),
+            "fallback_template": (r"[a-z0-9_]{1,512}", "approved template sent when the 24 hours are over"),
+            "fallback_language": (r"[a-zA-Z_]{2,10}", "its language; en_US by default"),
+            "fallback_parameter": (r"none|text", "text: the answer goes into its first place; none is the default"),
+            "on_unknown": (r"resend|fail", "a send of unknown outcome, after the wait for a status; resend by default"),
+        },
         frozenset({"app_secret", "verify_token", "access_token"}),
         frozenset({"app_secret", "verify_token", "access_token"}),
     ),
     "WHATSAPP_QR": Form(
-        frozenset({"gateway_url"}), frozenset({"secret", "gateway_token"}), frozenset({"gateway_url", "secret"})
+        {
+            "gateway_url": (_TEXT, "address of the QR gateway"),
+            "signs_of_life": _SIGNS,
+            "quote_replies": _QUOTE,
+            "messages_per_minute": (
+                _NUMBER,
+                "at most so many sends a minute; 20 by default, 0 for no limit (bans are likely)",
+            ),
+            "messages_per_day": (_WHOLE, "at most so many sends a day (UTC); 0, the default, is no limit"),
+        },
+        frozenset({"secret", "gateway_token"}),
+        frozenset({"gateway_url", "secret"}),
     ),
 }
 
@@ -112,6 +158,7 @@ _FIND: Mapping[Literal["id", "channel_key", "site_key"], str] = {
     "channel_key": "SELECT * FROM channels WHERE channel_key = $1",
     "site_key": "SELECT * FROM channels WHERE kind = 'WIDGET' AND external_id = $1",
 }
+_FIND_ACCOUNT = "SELECT * FROM channels WHERE kind = $1 AND external_id = $2"
 
 
 async def create(
@@ -237,6 +284,13 @@ async def find_widget(db: Database, site_key: str) -> Channel | None:
     return await _find(db, "site_key", site_key)
 
 
+async def find_account(db: Database, kind: ChannelKind, external_id: str) -> Channel | None:
+    """The channel of an account that a callback names, whoever's it is."""
+    async with db.connection() as connection:
+        record = await connection.fetchrow(_FIND_ACCOUNT, kind, external_id)
+    return None if record is None else _channel(record)
+
+
 async def _find(db: Database, by: Literal["id", "channel_key", "site_key"], value: object) -> Channel | None:
     async with db.connection() as connection:
         record = await connection.fetchrow(_FIND[by], value)
@@ -260,12 +314,17 @@ class _refusals:
 
 def _check_names(kind: ChannelKind, config: Mapping[str, str], secrets: Mapping[str, str]) -> None:
     form = FORMS[kind]
-    for part, given, known in (("config", config, form.config), ("secrets", secrets, form.secrets)):
+    for part, given, known in (("config", config, form.config.keys()), ("secrets", secrets, form.secrets)):
         unknown = sorted(given.keys() - known)
         if unknown:
             raise ChannelRefused(
                 f"{kind} has no {part} {', '.join(unknown)}; known: {', '.join(sorted(known)) or 'none'}"
             )
+
+    for name, value in config.items():
+        pattern, meaning = form.config[name]
+        if not re.fullmatch(pattern, value):
+            raise ChannelRefused(f"config {name} cannot be {value[:60]!r}: {meaning}")
 
 
 def _check_complete(kind: ChannelKind, config: Mapping[str, str], secrets: Mapping[str, str]) -> None:
@@ -290,4 +349,5 @@ def _written(record: asyncpg.Record | None) -> Channel:
 
 
 def _channel(record: asyncpg.Record) -> Channel:
-    return Channel(**{**record, "config": msgspec.json.decode(record["config"].encode(), type=dict[str, str])})
+    fields = {name: record[name] for name in _FIELDS}
+    return Channel(**{**fields, "config": msgspec.json.decode(record["config"].encode(), type=dict[str, str])})

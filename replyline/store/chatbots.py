@@ -34,6 +34,13 @@ class Chatbot:
     quiet_window_widget_s: float
     quiet_window_whatsapp_s: float
     quiet_window_max_s: float
+    vision: bool
+    """Whether the model is shown pictures that people send."""
+    unsupported_text: str
+    human_takeover: bool
+    """Whether a human who writes on the business's telephone silences the bot in that conversation."""
+    human_hold_s: float
+    """For how long, in seconds; 0 until somebody gives it back."""
     created_at: datetime
     updated_at: datetime
 
@@ -68,6 +75,10 @@ class ChatbotChanges(TypedDict, total=False):
     quiet_window_widget_s: float
     quiet_window_whatsapp_s: float
     quiet_window_max_s: float
+    vision: bool
+    unsupported_text: str
+    human_takeover: bool
+    human_hold_s: float
 
 
 class ChatbotRefused(Exception):
@@ -79,10 +90,11 @@ _INSERT = "INSERT INTO chatbots (id, customer_id, name) VALUES ($1, $2, $3)"
 _UPDATE = """
 UPDATE chatbots c
 SET (name, instructions, provider, model, provider_base_url, provider_key_sealed, max_output_tokens, fallback_text,
-     context_messages, context_chars, knowledge_passages, quiet_window_widget_s, quiet_window_whatsapp_s, quiet_window_max_s)
+     context_messages, context_chars, knowledge_passages, quiet_window_widget_s, quiet_window_whatsapp_s, quiet_window_max_s,
+     vision, unsupported_text, human_takeover, human_hold_s)
   = (SELECT n.name, n.instructions, n.provider, n.model, n.provider_base_url, n.provider_key_sealed, n.max_output_tokens,
             n.fallback_text, n.context_messages, n.context_chars, n.knowledge_passages, n.quiet_window_widget_s,
-            n.quiet_window_whatsapp_s, n.quiet_window_max_s
+            n.quiet_window_whatsapp_s, n.quiet_window_max_s, n.vision, n.unsupported_text, n.human_takeover, n.human_hold_s
      FROM jsonb_populate_record(c, $3::jsonb) n),
     updated_at = now()
 WHERE c.id = $1 AND c.customer_id = $2 RETURNING c.*

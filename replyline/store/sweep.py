@@ -60,6 +60,18 @@ DELETE FROM webhook_events WHERE id IN (
 """
 
 
+_PURGE_PARKED = """
+DELETE FROM parked_statuses WHERE (channel_id, external_id, status) IN (
+    SELECT channel_id, external_id, status FROM parked_statuses WHERE parked_at < now() - make_interval(secs => $1) LIMIT $2
+)
+"""
+_PURGE_UNREAD = """
+DELETE FROM unread_callbacks WHERE id IN (
+    SELECT id FROM unread_callbacks WHERE received_at < now() - make_interval(secs => $1) LIMIT $2
+)
+"""
+
+
 @asynccontextmanager
 async def alone(connection: Connection) -> AsyncIterator[bool]:
     """Whether this process is the one that sweeps until the end of the block; the lock goes with the connection."""
@@ -110,5 +122,13 @@ async def purge(connection: Connection, *, keep_jobs_s: float, keep_dead_letters
         (_PURGE_DEAD, keep_dead_letters_s),
         (_PURGE_EVENTS, keep_dead_letters_s),
     ):
+        gone += int((await connection.execute(statement, keep_s, limit)).rsplit(" ", 1)[-1])
+    return gone
+
+
+async def purge_callbacks(connection: Connection, *, parked_s: float, unread_s: float, limit: int = 5000) -> int:
+    """Delete statuses whose message never became known, and callbacks not understood, that were kept so long, in seconds."""
+    gone = 0
+    for statement, keep_s in ((_PURGE_PARKED, parked_s), (_PURGE_UNREAD, unread_s)):
         gone += int((await connection.execute(statement, keep_s, limit)).rsplit(" ", 1)[-1])
     return gone

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from replyline.jobs import AiProcessingJob
+from replyline.jobs import AiProcessingJob, ChannelKind
 from replyline.store.database import Connection
 from replyline.store.outbox import Outbox
 
@@ -38,8 +38,15 @@ class Turn:
     conversation_id: uuid.UUID
     customer_id: uuid.UUID
     chatbot_id: uuid.UUID
+    channel_id: uuid.UUID
+    channel: ChannelKind
+    reply_to: str
+    last_message_id: uuid.UUID | None
+    last_external_id: str | None
+    """The channel's id of the newest message to be answered."""
     owner: str
     owner_epoch: int
+    amendments: int
     after_seq: int
     through_seq: int
     due_in_s: float
@@ -50,6 +57,7 @@ class Turn:
     provider_key_sealed: str | None = field(repr=False)
     max_output_tokens: int
     fallback_text: str
+    vision: bool
     context_chars: int
     knowledge_passages: int
     has_knowledge: bool
@@ -76,16 +84,19 @@ class Turn:
 
 
 _OPEN = """
-SELECT r.ord, v.id AS conversation_id, v.customer_id, v.chatbot_id, v.owner, v.owner_epoch,
+SELECT r.ord, v.id AS conversation_id, v.customer_id, v.chatbot_id, v.channel_id, c.kind AS channel, v.reply_to,
+       last.id AS last_message_id, last.external_id AS last_external_id, v.owner, v.owner_epoch, v.amendments,
        coalesce(r.after_seq, v.answered_seq) AS after_seq, coalesce(r.through_seq, v.last_inbound_seq) AS through_seq,
        greatest(0, extract(epoch FROM j.run_at - now()))::float8 AS due_in_s,
        b.instructions, b.provider, b.model, b.provider_base_url, b.provider_key_sealed, b.max_output_tokens, b.fallback_text,
-       b.context_chars, b.context_messages, b.knowledge_passages,
+       b.vision, b.context_chars, b.context_messages, b.knowledge_passages,
        EXISTS (SELECT 1 FROM knowledge_chunks k WHERE k.chatbot_id = b.id) AS has_knowledge
 FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS r (job_id, after_seq, through_seq, ord)
 JOIN jobs j ON j.id = r.job_id AND j.state = 'WAITING'
 JOIN conversations v ON v.id = j.conversation_id
+JOIN channels c ON c.id = v.channel_id
 JOIN chatbots b ON b.id = v.chatbot_id
+LEFT JOIN messages last ON last.conversation_id = v.id AND last.seq = coalesce(r.through_seq, v.last_inbound_seq)
 """
 
 # Our fallback texts are never fed back to the model, nor what never reached the person.
@@ -94,7 +105,8 @@ SELECT r.ord, m.seq, m.direction = 'INBOUND' AS inbound, m.content AS text
 FROM unnest($1::uuid[], $2::bigint[], $3::int[]) WITH ORDINALITY AS r (conversation_id, through_seq, wanted, ord)
 CROSS JOIN LATERAL (
     SELECT seq, direction, content FROM messages
-    WHERE conversation_id = r.conversation_id AND NOT synthetic AND status NOT IN ('FAILED', 'SUPERSEDED', 'CANCELLED')
+    WHERE conversation_id = r.conversation_id AND NOT synthetic AND deleted_at IS NULL
+      AND status NOT IN ('FAILED', 'SUPERSEDED', 'CANCELLED', 'BLOCKED_WINDOW')
       AND (direction = 'OUTBOUND' OR seq <= r.through_seq)
     ORDER BY seq DESC LIMIT r.wanted
 ) m

@@ -1,4 +1,4 @@
-"""What a customer used, summed: messages received and sent, and answers of models with their tokens."""
+"""What a customer used, summed: messages received and sent, what channels charge for, and answers of models with their tokens."""
 
 import uuid
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from replyline.store.database import Database
 
 @dataclass(frozen=True, slots=True)
 class UsageSum:
-    """The facts of one day (UTC), kind, channel, provider and model.
+    """The facts of one day (UTC), kind, channel, provider, model and category.
 
     Token counts are sums over the facts that report them; `unmeasured` is how many answers report none, which is not zero
     tokens. `cost` is in the provider's currency, None where nothing was reported.
@@ -22,6 +22,8 @@ class UsageSum:
     channel: str | None
     provider: str | None
     model: str | None
+    category: str | None
+    """What the channel charges for, in its own words; None for other kinds."""
     count: int
     input_tokens: int
     output_tokens: int
@@ -31,14 +33,15 @@ class UsageSum:
 
 
 _SUMS = """
-SELECT (created_at AT TIME ZONE 'UTC')::date AS day, kind, channel_kind AS channel, provider, model, count(*)::int AS count,
+SELECT (created_at AT TIME ZONE 'UTC')::date AS day, kind, channel_kind AS channel, provider, model, category,
+       count(*)::int AS count,
        coalesce(sum(input_tokens), 0)::bigint AS input_tokens, coalesce(sum(output_tokens), 0)::bigint AS output_tokens,
        coalesce(sum(cached_tokens), 0)::bigint AS cached_tokens,
        count(*) FILTER (WHERE kind = 'ai_answer' AND input_tokens IS NULL AND output_tokens IS NULL)::int AS unmeasured,
        sum(cost) AS cost
 FROM usage_logs
 WHERE customer_id = $1 AND created_at >= $2 AND created_at < $3 AND ($4::text IS NULL OR kind = $4)
-GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
+GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6
 """
 
 

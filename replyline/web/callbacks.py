@@ -10,13 +10,24 @@ from fastapi import APIRouter, Request, Response
 
 from replyline import metrics
 from replyline.app import App
-from replyline.channels import CHANNELS, Callback, ChannelAccount, ForgedCallback, InboundMessage, UnreadableCallback
+from replyline.channels import (
+    CHANNELS,
+    Callback,
+    ChannelAccount,
+    ForgedCallback,
+    InboundMessage,
+    SessionReport,
+    UnreadableCallback,
+    UnreadItem,
+)
 from replyline.channels.whatsapp_cloud import verification
 from replyline.ids import new_id
 from replyline.jobs import MAX_CONTENT_CHARS, ChannelKind, IncomingMessageJob, decode, encode
 from replyline.statuses import StatusUpdate
+from replyline.store import unread
 from replyline.store.database import StoreUnavailable
-from replyline.store.moves.accept import Accept, dedupe_key
+from replyline.store.moves.accept import Accept, Accepted, dedupe_key
+from replyline.store.moves.health import DEGRADED, note_confirmed, note_session
 from replyline.store.moves.statuses import ReportedStatus
 from replyline.web.auth import Here
 from replyline.web.problems import Problem, not_found
@@ -27,6 +38,7 @@ Result = TypeVar("Result")
 
 _MAX_ID_CHARS = 512
 _LATEST_S = 4_102_444_800.0  # the year 2100: Postgres would refuse later times than it can keep
+_MOST_OTHER_ACCOUNTS = 20
 
 router = APIRouter(tags=["callbacks"])
 
@@ -57,7 +69,8 @@ async def whatsapp_qr(channel_key: str, request: Request, app: Here) -> Mapping[
 async def _counted(app: App, kind: ChannelKind, channel_key: str, request: Request) -> Mapping[str, int]:
     outcome = "failed"
     try:
-        kept = await _keep(app, await _account(app, kind, channel_key), request)
+        account = await _account(app, kind, channel_key)
+        counts = await _keep_all(app, account, request, await request.body())
         outcome = "accepted"
     except Problem as error:
         outcome = error.code
@@ -67,7 +80,9 @@ async def _counted(app: App, kind: ChannelKind, channel_key: str, request: Reque
         raise
     finally:
         metrics.callbacks_total.labels(kind, outcome).inc()
-    return kept
+    for name, count in counts.items():
+        metrics.callback_items_total.labels(kind, name).inc(count)
+    return counts
 
 
 async def _account(app: App, kind: ChannelKind, channel_key: str) -> ChannelAccount:
@@ -77,36 +92,127 @@ async def _account(app: App, kind: ChannelKind, channel_key: str) -> ChannelAcco
     return account
 
 
-async def _keep(app: App, account: ChannelAccount, request: Request) -> Mapping[str, int]:
-    raw = await request.body()
-    callback = _read(account, request, raw)
-    jobs = [job for message in callback.messages if (job := _job(account, message)) is not None]
-    statuses = [status for update in callback.statuses if (status := _status(update)) is not None]
-    priority = await app.priority_of(account.customer_id)
-    # All at once and in order: they share one transaction, or a few.
-    accepted = await _all(
-        app.moves.accept(Accept(job, priority, dedupe_key(account.id, job.external_message_id or ""))) for job in jobs
-    )
-    await _all(app.moves.apply_status(ReportedStatus(account.id, account.customer_id, update)) for update in statuses)
-    left_out = len(callback.messages) - len(jobs) + len(callback.statuses) - len(statuses)
-    return {
-        "accepted": sum(not one.duplicate for one in accepted),
-        "duplicates": sum(one.duplicate for one in accepted),
-        "statuses": len(statuses),
-        "ignored": callback.ignored + left_out,
-    }
+async def _keep_all(app: App, account: ChannelAccount, request: Request, raw: bytes) -> dict[str, int]:
+    """Keep what the callback says to the account, and to others of whom it proves the same.
 
-
-def _read(account: ChannelAccount, request: Request, raw: bytes) -> Callback:
+    One application of Meta's may carry several numbers, and reports them all to one URL. What a callback says of another number
+    counts only if that number's own channel finds the signature right too: no customer can speak for another's number.
+    """
     channel = CHANNELS[account.kind]
     try:
         channel.verify(account, request.headers, raw)
-        return channel.parse(account, raw)
     except ForgedCallback as error:
         raise Problem(401, "forged", str(error)) from error
+    try:
+        callback = channel.parse(account, raw)
     except UnreadableCallback as error:
+        # Refused, it would be sent again for a week (contracts §2.3); kept, somebody can look at it.
         log.warning("callbacks.unreadable", channel_id=str(account.id), error=str(error))
-        raise Problem(400, "unreadable", str(error)) from error
+        callback = Callback(unread=(UnreadItem(str(error), raw),))
+    counts = await _keep(app, account, callback)
+    for number, (name, items) in enumerate(callback.elsewhere.items()):
+        other = await _also_signed(app, account.kind, name, request, raw) if number < _MOST_OTHER_ACCOUNTS else None
+        if other is None:
+            counts["foreign"] += items
+            continue
+        for kind, count in (await _keep(app, other, channel.parse(other, raw), only_its_own=True)).items():
+            counts[kind] += count
+    return counts
+
+
+async def _also_signed(app: App, kind: ChannelKind, name: str, request: Request, raw: bytes) -> ChannelAccount | None:
+    other = await app.account_named(kind, name) if name and "\0" not in name else None
+    if other is None:
+        return None
+    try:
+        CHANNELS[kind].verify(other, request.headers, raw)
+    except ForgedCallback:
+        return None  # counted as foreign
+    return other
+
+
+async def _keep(app: App, account: ChannelAccount, callback: Callback, *, only_its_own: bool = False) -> dict[str, int]:
+    jobs = [(message, _job(account, message)) for message in callback.messages]
+    good = [job for _, job in jobs if job is not None]
+    bad = [UnreadItem("a message that cannot be queued", _raw(message)) for message, job in jobs if job is None]
+    unread_items = ([] if only_its_own else list(callback.unread)) + bad
+    accepted = await _accept(app, account, good)
+    statuses = await _apply(app, account, callback.statuses)
+    if callback.session is not None:
+        await _note_session(app, account, callback.session)
+    if unread_items:
+        await _keep_unread(app, account, unread_items)
+    return {
+        "accepted": sum(not one.duplicate for one in accepted),
+        "duplicates": sum(one.duplicate for one in accepted),
+        "statuses": statuses,
+        "sessions": int(callback.session is not None),
+        "unread": len(unread_items),
+        "ignored": 0 if only_its_own else callback.ignored,
+        "foreign": 0,
+    }
+
+
+async def _accept(app: App, account: ChannelAccount, jobs: list[IncomingMessageJob]) -> list[Accepted]:
+    """All at once and in order: they share one transaction, or a few."""
+    if not jobs:
+        return []
+    priority = await app.priority_of(account.customer_id)
+    return await _all(
+        app.moves.accept(Accept(job, priority, dedupe_key(account.id, job.external_message_id or ""))) for job in jobs
+    )
+
+
+async def _apply(app: App, account: ChannelAccount, updates: Iterable[StatusUpdate]) -> int:
+    statuses = [status for update in updates if (status := _status(update)) is not None]
+    if not statuses:
+        return 0
+    channel = CHANNELS[account.kind]
+    reported = [
+        ReportedStatus(
+            account.id,
+            account.customer_id,
+            status,
+            instead=channel.fallback(account, "") if status.error_reason == "window_closed" else None,
+        )
+        for status in statuses
+    ]
+    applied = await _all(app.moves.apply_status(row) for row in reported)
+    down = [status for status, new in zip(statuses, applied, strict=True) if new and status.channel_down]
+    if down:
+        await app.channel_down(account, down[0].error_reason or "unknown", down[0].error_detail or "")
+    if not channel.accepted_is_sent and any(status.status != "FAILED" for status in statuses):
+        await _note_confirmed(app, account)
+    return len(statuses)
+
+
+async def _note_confirmed(app: App, account: ChannelAccount) -> None:
+    async with app.database.connection() as connection:
+        await note_confirmed(connection, account.id, customer_id=account.customer_id)
+    if account.health_reason == DEGRADED:
+        await app.channel_healed(account)
+
+
+async def _note_session(app: App, account: ChannelAccount, report: SessionReport) -> None:
+    """What the gateway says of its session is shown, and decides whether anything can be sent."""
+    raw = report.raw if b"\\u0000" not in report.raw else b"{}"
+    async with app.database.connection() as connection:
+        await note_session(connection, account.id, customer_id=account.customer_id, session=raw)
+    if report.down is not None:
+        detail = report.detail or f"the session is {report.state}"
+        await app.channel_down(account, report.down, detail)
+    elif report.state == "open":
+        await app.channel_healed(account)
+
+
+async def _keep_unread(app: App, account: ChannelAccount, items: list[UnreadItem]) -> None:
+    log.warning("callbacks.not_understood", channel_id=str(account.id), items=len(items), first=items[0].reason)
+    await unread.keep(
+        app.database,
+        customer_id=account.customer_id,
+        channel_id=account.id,
+        items=[(item.reason[:_MAX_ID_CHARS], item.raw) for item in items],
+    )
 
 
 async def _all(writes: Iterable[Awaitable[Result]]) -> list[Result]:
@@ -121,7 +227,7 @@ async def _all(writes: Iterable[Awaitable[Result]]) -> list[Result]:
 
 
 def _job(account: ChannelAccount, message: InboundMessage) -> IncomingMessageJob | None:
-    """The message as a job; None for one that no worker could read, because repeating the callback would not mend it."""
+    """What came in as a job; None for what no worker could read, because repeating the callback would not mend it."""
     at = message.provider_timestamp
     external_id = _clean(message.external_id)
     job = IncomingMessageJob(
@@ -133,7 +239,11 @@ def _job(account: ChannelAccount, message: InboundMessage) -> IncomingMessageJob
         channel_id=account.id,
         external_user_id=_clean(message.sender),
         external_message_id=external_id,
+        kind=message.kind,
         identity_kind=message.identity_kind,
+        also_known_as=message.also_known_as,
+        target_id=message.target_id,
+        media=message.media,
         reply_to=_clean(message.reply_to),
         content=_clean(message.content)[:MAX_CONTENT_CHARS],
         content_type=_clean(message.content_type)[:_MAX_ID_CHARS],
@@ -150,17 +260,14 @@ def _job(account: ChannelAccount, message: InboundMessage) -> IncomingMessageJob
     return job
 
 
+def _raw(message: InboundMessage) -> bytes:
+    return msgspec.json.encode(message)
+
+
 def _status(update: StatusUpdate) -> StatusUpdate | None:
     if not update.external_id or len(update.external_id) > _MAX_ID_CHARS or "\0" in update.external_id:
         return None
-    return StatusUpdate(
-        external_id=update.external_id,
-        status=update.status,
-        at=update.at,
-        message_id=update.message_id,
-        error_reason=update.error_reason,
-        error_detail=_clean(update.error_detail) if update.error_detail else None,
-    )
+    return update
 
 
 def _clean(text: str) -> str:

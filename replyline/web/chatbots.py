@@ -49,6 +49,10 @@ class ChatbotChanges(Changes):
     quiet_window_widget_s: QuietWindow | None = None
     quiet_window_whatsapp_s: QuietWindow | None = None
     quiet_window_max_s: Annotated[float, Field(ge=0, le=300)] | None = None
+    vision: bool | None = None
+    unsupported_text: Annotated[Text, StringConstraints(min_length=1, max_length=1000)] | None = None
+    human_takeover: bool | None = None
+    human_hold_s: Annotated[float, Field(ge=0, le=2_592_000)] | None = None
 
 
 class ChatbotIn(ChatbotChanges):
@@ -79,6 +83,10 @@ class ChatbotOut(Out):
     quiet_window_widget_s: float
     quiet_window_whatsapp_s: float
     quiet_window_max_s: float
+    vision: bool
+    unsupported_text: str
+    human_takeover: bool
+    human_hold_s: float
     created_at: datetime
     updated_at: datetime
 

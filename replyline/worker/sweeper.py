@@ -11,10 +11,13 @@ import structlog
 from replyline import metrics
 from replyline.app import App
 from replyline.broker import BrokerUnavailable
+from replyline.files import FilesUnavailable
 from replyline.jobs import DEAD_LETTER
+from replyline.store import media
 from replyline.store.database import StoreUnavailable
 from replyline.store.outbox import Outbox
-from replyline.store.sweep import DueJob, alone, due_jobs, purge, republish
+from replyline.store.sweep import DueJob, alone, due_jobs, purge, purge_callbacks, republish
+from replyline.worker.channel_care import look_after
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +43,7 @@ class Sweeper:
         while True:
             try:
                 await self.sweep()
+                await look_after(self._app)
                 if time.monotonic() - self._purged_at > _PURGE_EVERY_S:
                     await self._clear_away()
                     self._purged_at = time.monotonic()
@@ -106,6 +110,18 @@ class Sweeper:
             gone = await purge(
                 connection, keep_jobs_s=settings.keep_jobs_s, keep_dead_letters_s=settings.keep_dead_letters_s
             )
+            gone += await purge_callbacks(
+                connection, parked_s=settings.park_statuses_s, unread_s=settings.keep_unread_callbacks_s
+            )
+            old_files = await media.take_old(connection, keep_s=settings.keep_media_s)
+        for path in old_files:
+            await self._delete_file(path)
         trimmed = await self._app.broker.trim(DEAD_LETTER, keep=_NOTICES_KEPT)
         if gone or trimmed:
             log.info("sweeper.cleared_away", rows=gone, notices=trimmed)
+
+    async def _delete_file(self, path: str) -> None:
+        try:
+            await self._app.files.delete(path)
+        except FilesUnavailable as error:
+            log.error("sweeper.file_left_behind", path=path, error=str(error))

@@ -17,7 +17,7 @@ from replyline.channels import (
     ChannelAccount,
     ForgedCallback,
     InboundMessage,
-    OutgoingText,
+    Outgoing,
     UnreadableCallback,
 )
 from replyline.errors import JobError, Permanent, RateLimited, Temporary
@@ -255,9 +255,9 @@ class ChannelContract:
         return raised.value
 
 
-def outgoing(to: str = "16505551234", content: str = "Hello — “Grüße” 👋") -> OutgoingText:
+def outgoing(to: str = "16505551234", content: str = "Hello — “Grüße” 👋") -> Outgoing:
     """A text of ours."""
-    return OutgoingText(uuid.uuid4(), to, content)
+    return Outgoing(uuid.uuid4(), to, content)
 
 
 def assert_can_be_queued(message: InboundMessage) -> None:

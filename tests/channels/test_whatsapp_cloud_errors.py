@@ -4,7 +4,7 @@ import aiohttp
 import pytest
 
 from replyline.channels import CHANNELS
-from replyline.channels.whatsapp_cloud_errors import RULES, reason_of
+from replyline.channels.whatsapp_cloud.errors import RULES, reason_of
 from replyline.errors import JobError, Permanent, RateLimited, Temporary
 from tests.channels.contract_suite import outgoing
 from tests.channels.far_end import FarEnd, Say

@@ -115,10 +115,10 @@ class Scene:
         assert turn is not None
         return job_id, turn
 
-    async def answer(self, job_id: uuid.UUID, turn: Turn, text: str | None) -> Answered:
-        """Commit an answer to a turn as it was opened."""
+    async def answer(self, job_id: uuid.UUID, turn: Turn, *texts: str) -> Answered:
+        """Commit an answer to a turn as it was opened; without texts, that there was nothing to say."""
         job = await self.job(job_id)
-        use = AiUse("test", "test-1", 5, 10, 20, 0, None) if text is not None else None
+        use = AiUse("test", "test-1", 5, 10, 20, 0, None) if texts else None
         return await self.moves.answer(
             Answer(
                 run=run_of(job_id),
@@ -127,7 +127,8 @@ class Scene:
                 owner_epoch=turn.owner_epoch,
                 after_seq=turn.after_seq,
                 through_seq=turn.through_seq,
-                text=text,
+                amendments=turn.amendments,
+                texts=texts,
                 use=use,
             )
         )

@@ -20,7 +20,7 @@ class Announcement:
     type: str
     customer_id: uuid.UUID
     priority: int
-    message_id: uuid.UUID
+    message_id: uuid.UUID | None
     trace_id: uuid.UUID
     data: dict[str, str | int | None]
     parent_id: uuid.UUID | None = None

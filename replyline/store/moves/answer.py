@@ -35,7 +35,8 @@ class AiUse:
 class Answer:
     """A reply to the messages after `after_seq` through `through_seq`, given under owner epoch `owner_epoch`.
 
-    `text` is None where there was nothing to answer: the job ends if that still holds.
+    `texts` are its messages in order, more than one where it is long. There are none where there was nothing to answer: the job
+    ends if that still holds. `amendments` is how often the person had edited or deleted a message when it was asked.
     """
 
     run: Run
@@ -44,8 +45,11 @@ class Answer:
     owner_epoch: int
     after_seq: int
     through_seq: int
-    text: str | None
+    amendments: int
+    texts: tuple[str, ...]
     use: AiUse | None
+    quotes: uuid.UUID | None = None
+    """Our id of the message that the first of them quotes."""
 
 
 class Answered(Enum):
@@ -73,13 +77,11 @@ async def answer(connection: Connection, rows: Sequence[Answer], outbox: Outbox)
     results = [_judge(row, locked.get(row.conversation_id), supersedes) for row in rows]
     await _finish_judged(connection, rows, results)
     committed = [row for row, result in zip(rows, results, strict=True) if result is Answered.COMMITTED]
-    spoken = [
-        (row, _utterance(row, row.text, locked[row.conversation_id])) for row in committed if row.text is not None
-    ]
+    spoken = [(row, utterance) for row in committed for utterance in _utterances(row, locked[row.conversation_id])]
     heads = await say(connection, [utterance for _, utterance in spoken], outbox)
     turns = [turn for row in committed if (turn := _rest(row, locked[row.conversation_id])) is not None]
     await save_conversations(connection, {row.conversation_id: locked[row.conversation_id] for row in committed})
-    said = {row.run.job_id: utterance.message_id for row, utterance in spoken}
+    said = {row.run.job_id: utterance.message_id for row, utterance in reversed(spoken)}
     await meter(connection, _facts(rows, locked, supersedes, said))
     await insert_jobs(connection, [*heads, *turns], outbox)
     return results
@@ -91,8 +93,8 @@ def _judge(row: Answer, conversation: LockedConversation | None, supersedes: Map
     if conversation is None or conversation.owner != "BOT" or conversation.owner_epoch != row.owner_epoch:
         return Answered.OWNER_CHANGED
     replayed = row.job.through_seq is not None
-    overtaken = conversation.last_inbound_seq > row.through_seq
-    if overtaken and not replayed and (row.text is None or supersedes[row.run.job_id] < MAX_SUPERSEDES):
+    overtaken = conversation.last_inbound_seq > row.through_seq or conversation.amendments != row.amendments
+    if overtaken and not replayed and (not row.texts or supersedes[row.run.job_id] < MAX_SUPERSEDES):
         return Answered.SUPERSEDED
     return Answered.COMMITTED
 
@@ -105,17 +107,22 @@ async def _finish_judged(connection: Connection, rows: Sequence[Answer], results
         await connection.execute(_SUPERSEDE, superseded)
 
 
-def _utterance(row: Answer, text: str, conversation: LockedConversation) -> Utterance:
+def _utterances(row: Answer, conversation: LockedConversation) -> list[Utterance]:
+    """Also a turn with nothing left to answer is answered: its messages were taken back."""
     conversation.answered_seq = max(conversation.answered_seq, row.through_seq)
-    return Utterance(
-        conversation,
-        text,
-        row.job.trace_id or row.run.job_id,
-        message_id=new_id(),
-        parent_id=row.run.job_id,
-        turn_after_seq=row.after_seq,
-        turn_through_seq=row.through_seq,
-    )
+    return [
+        Utterance(
+            conversation,
+            text,
+            row.job.trace_id or row.run.job_id,
+            message_id=new_id(),
+            parent_id=row.run.job_id,
+            turn_after_seq=row.after_seq,
+            turn_through_seq=row.through_seq,
+            quotes=row.quotes if index == 0 else None,
+        )
+        for index, text in enumerate(row.texts)
+    ]
 
 
 def _rest(row: Answer, conversation: LockedConversation) -> Enqueue | None:

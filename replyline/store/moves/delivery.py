@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from replyline.jobs import ChannelKind
+from replyline.statuses import Pricing
 from replyline.store.database import Connection
 from replyline.store.moves.announce import Announcement
 from replyline.store.moves.metering import Fact
@@ -27,11 +28,13 @@ class OurMessage:
     content: str
     external_id: str | None
     trace_id: uuid.UUID
+    is_template: bool
 
 
 _LOCK = """
 SELECT m.id, m.customer_id, m.conversation_id, m.channel_id, v.chatbot_id, v.contact_id, c.kind AS channel,
-       u.priority::int AS priority, m.seq, m.status, m.content, m.external_id, m.trace_id
+       u.priority::int AS priority, m.seq, m.status, m.content, m.external_id, m.trace_id,
+       coalesce(m.body ->> 'type' = 'template', false) OR m.sent_as IS NOT NULL AS is_template
 FROM messages m JOIN conversations v ON v.id = m.conversation_id JOIN channels c ON c.id = m.channel_id
 JOIN customers u ON u.id = m.customer_id
 WHERE m.id = ANY($1::uuid[]) AND m.direction = 'OUTBOUND' ORDER BY m.id FOR UPDATE OF m
@@ -54,6 +57,21 @@ def sent_fact(message: OurMessage) -> Fact:
         chatbot_id=message.chatbot_id,
         conversation_id=message.conversation_id,
         message_id=message.id,
+    )
+
+
+def price_fact(message: OurMessage, external_id: str, pricing: Pricing) -> Fact:
+    """What the channel charges for a message: said with several statuses, billed once (contracts §2.6)."""
+    return Fact(
+        key=f"whatsapp_pricing:{message.channel_id}:{external_id}",
+        kind="whatsapp_pricing",
+        customer_id=message.customer_id,
+        channel=message.channel,
+        chatbot_id=message.chatbot_id,
+        conversation_id=message.conversation_id,
+        message_id=message.id,
+        category=pricing.category,
+        pricing_type=pricing.type,
     )
 
 
@@ -83,7 +101,7 @@ def announcement(
     if error_reason is not None:
         data["error_reason"] = error_reason
     return Announcement(
-        type=f"message.{status.lower()}",
+        type="message.failed" if status == "BLOCKED_WINDOW" else f"message.{status.lower()}",
         customer_id=message.customer_id,
         priority=message.priority,
         message_id=message.id,

@@ -14,6 +14,7 @@ from replyline.store.database import Connection
 from replyline.store.moves.announce import Announcement, announce
 from replyline.store.moves.delivery import announcement, lock_messages
 from replyline.store.moves.lane import Utterance, leave, say
+from replyline.store.moves.media import fail_file
 from replyline.store.moves.setbacks import MAX_ERRORS_KEPT, Failure
 from replyline.store.moves.work import LockedConversation, Run, lock_conversations, save_conversations
 from replyline.store.outbox import Enqueue, NewJob, Outbox, insert_jobs
@@ -33,12 +34,13 @@ class TurnGivenUp:
 
 @dataclass(frozen=True, slots=True)
 class Consequence:
-    """What giving a job up means outside the queue; of the last three at most one is set."""
+    """What giving a job up means outside the queue; of the last four at most one is set."""
 
     conversation_id: uuid.UUID | None = None
     turn: TurnGivenUp | None = None
     failed_message_id: uuid.UUID | None = None
     failed_event_id: uuid.UUID | None = None
+    failed_media_id: uuid.UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,9 @@ async def give_up(connection: Connection, rows: Sequence[GivenUp], outbox: Outbo
     events = [row.consequence.failed_event_id for row in mine if row.consequence.failed_event_id is not None]
     if events:
         await connection.execute(_FAIL_EVENTS, events)
+    for row in mine:
+        if row.consequence.failed_media_id is not None:
+            await fail_file(connection, row.consequence.failed_media_id, row.reason)
     webhooks = await announce(connection, announcements)
     await insert_jobs(connection, [*heads, *following, *webhooks], outbox)
     outbox.extend(_notice(row, buried[row.run.job_id]) for row in mine)

@@ -23,17 +23,21 @@ class Utterance:
     turn_through_seq: int | None = None
     role: str = "assistant"
     synthetic: bool = False
+    body: bytes | None = None
+    """What it is, as JSON, where it is not plain text (`contents.Content`)."""
+    quotes: uuid.UUID | None = None
+    """Our id of the message that it replies to."""
 
 
 _INSERT = """
 INSERT INTO messages (id, customer_id, conversation_id, channel_id, seq, direction, role, status, content, synthetic, trace_id,
-                      turn_after_seq, turn_through_seq)
+                      turn_after_seq, turn_through_seq, body, quotes)
 SELECT id, customer_id, conversation_id, channel_id, seq, 'OUTBOUND', role, 'QUEUED', content, synthetic, trace_id,
-       turn_after_seq, turn_through_seq
+       turn_after_seq, turn_through_seq, body::jsonb, quotes
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::text[], $7::text[], $8::bool[], $9::uuid[],
-            $10::bigint[], $11::bigint[])
+            $10::bigint[], $11::bigint[], $12::text[], $13::uuid[])
   AS new (id, customer_id, conversation_id, channel_id, seq, role, content, synthetic, trace_id, turn_after_seq,
-          turn_through_seq)
+          turn_through_seq, body, quotes)
 """
 
 _NEXT = """
@@ -71,6 +75,8 @@ async def say(connection: Connection, utterances: Sequence[Utterance], outbox: O
         [said.trace_id for said in utterances],
         [said.turn_after_seq for said in utterances],
         [said.turn_through_seq for said in utterances],
+        [None if said.body is None else said.body.decode() for said in utterances],
+        [said.quotes for said in utterances],
     )
     first: list[Enqueue] = []
     for said in utterances:

@@ -28,13 +28,17 @@ class Fact:
     cached_tokens: int | None = None
     cost: Decimal | None = None
     latency_ms: int | None = None
+    category: str | None = None
+    pricing_type: str | None = None
+    """What the channel charges for, in its own words."""
 
 
 _INSERT = """
 INSERT INTO usage_logs (id, fact_key, kind, customer_id, channel_kind, chatbot_id, conversation_id, message_id, provider, model,
-                        input_tokens, output_tokens, cached_tokens, cost, latency_ms)
+                        input_tokens, output_tokens, cached_tokens, cost, latency_ms, category, pricing_type)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::uuid[], $7::uuid[], $8::uuid[],
-                     $9::text[], $10::text[], $11::int[], $12::int[], $13::int[], $14::numeric[], $15::int[])
+                     $9::text[], $10::text[], $11::int[], $12::int[], $13::int[], $14::numeric[], $15::int[],
+                     $16::text[], $17::text[])
 ON CONFLICT (fact_key) DO NOTHING
 """
 
@@ -60,4 +64,6 @@ async def meter(connection: Connection, facts: Sequence[Fact]) -> None:
         [fact.cached_tokens for fact in facts],
         [fact.cost for fact in facts],
         [fact.latency_ms for fact in facts],
+        [fact.category for fact in facts],
+        [fact.pricing_type for fact in facts],
     )

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from replyline.ids import new_id
 from replyline.jobs import IncomingMessageJob
@@ -10,12 +10,23 @@ from replyline.store.database import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a message belongs, and the quiet window (seconds) that its chatbot keeps there."""
+class Manners:
+    """How a chatbot behaves in a conversation: its quiet window (seconds), what it says to what it cannot read, and whether a
+    human who writes takes over, for how long (seconds, 0 until given back)."""
 
-    conversation_id: uuid.UUID
     window_s: float
     window_max_s: float
+    unsupported_text: str
+    human_takeover: bool
+    human_hold_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a message belongs, and how its chatbot behaves there."""
+
+    conversation_id: uuid.UUID
+    manners: Manners
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +35,14 @@ class _Found:
     chatbot_id: uuid.UUID
     contact_id: uuid.UUID | None
     conversation_id: uuid.UUID | None
-    window_s: float
-    window_max_s: float
+    manners: Manners
 
 
 # The channel's own customer decides, never the payload's: a forged id finds nothing.
 _FIND = """
 SELECT r.ord, c.customer_id, c.chatbot_id, i.contact_id, coalesce(named.id, v.id) AS conversation_id,
        CASE WHEN c.kind = 'WIDGET' THEN b.quiet_window_widget_s ELSE b.quiet_window_whatsapp_s END AS window_s,
-       b.quiet_window_max_s AS window_max_s
+       b.quiet_window_max_s AS window_max_s, b.unsupported_text, b.human_takeover, b.human_hold_s
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::uuid[]) WITH ORDINALITY
   AS r (channel_id, kind, value, conversation_id, customer_id, ord)
 JOIN channels c ON c.id = r.channel_id AND c.customer_id = r.customer_id
@@ -64,6 +74,9 @@ ON CONFLICT DO NOTHING
 """
 
 
+_MANNERS = tuple(field.name for field in fields(Manners))
+
+
 async def find_places(connection: Connection, messages: Sequence[IncomingMessageJob]) -> list[Place | None]:
     """The place of each message, made where it does not exist.
 
@@ -78,10 +91,7 @@ async def find_places(connection: Connection, messages: Sequence[IncomingMessage
     if unknown:
         await _make_conversations(connection, [(messages[index], found[index]) for index in unknown])
         found = await _find(connection, messages)
-    return [
-        Place(row.conversation_id, row.window_s, row.window_max_s) if row and row.conversation_id else None
-        for row in found
-    ]
+    return [Place(row.conversation_id, row.manners) if row and row.conversation_id else None for row in found]
 
 
 async def _find(connection: Connection, messages: Sequence[IncomingMessageJob]) -> list[_Found | None]:
@@ -94,9 +104,13 @@ async def _find(connection: Connection, messages: Sequence[IncomingMessageJob]) 
         [message.conversation_id for message in messages],
         [message.customer_id for message in messages],
     ):
-        fields = dict(record)
-        index = fields.pop("ord") - 1
-        found[index] = _Found(**fields)
+        found[record["ord"] - 1] = _Found(
+            record["customer_id"],
+            record["chatbot_id"],
+            record["contact_id"],
+            record["conversation_id"],
+            Manners(**{name: record[name] for name in _MANNERS}),
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""The move `receive`: an incoming message becomes part of its conversation, and a turn is made sure of."""
+"""The move `receive`: what came in becomes part of its conversation, and a turn is made sure of where it asks for one."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -6,13 +6,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
 
-from replyline.jobs import AiProcessingJob, IncomingMessageJob
+from replyline.ids import new_id
+from replyline.jobs import AiProcessingJob, IncomingMessageJob, MediaFetchJob
 from replyline.store.database import Connection
+from replyline.store.moves.amend import amend
 from replyline.store.moves.announce import Announcement, announce
+from replyline.store.moves.identities import add_names, link_identities, rename
+from replyline.store.moves.lane import Utterance, say
 from replyline.store.moves.metering import Fact, meter
-from replyline.store.moves.people import Place, find_places
+from replyline.store.moves.people import Manners, Place, find_places
+from replyline.store.moves.takeover import withdraw_replies
 from replyline.store.moves.work import LockedConversation, Run, lock_conversations, save_conversations
 from replyline.store.outbox import Enqueue, Outbox, insert_jobs
+
+APOLOGY_PAUSE_S = 3600.0
+"""What cannot be read is apologised for once in so many seconds (contracts §2.5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +57,24 @@ RETURNING j.id
 
 _STILL_WAITING = "SELECT id FROM jobs WHERE id = ANY($1::uuid[]) AND state = 'WAITING'"
 
+# An echo is ours, written by a human on the telephone. `synthetic` is what no model reads: a reaction, something unreadable.
 _INSERT = """
 INSERT INTO messages (id, customer_id, conversation_id, channel_id, seq, direction, role, status, content, content_type,
-                      external_id, trace_id, provider_at)
-SELECT id, customer_id, conversation_id, channel_id, seq, 'INBOUND', 'user', 'RECEIVED', content, content_type, external_id,
-       trace_id, to_timestamp(provider_at)
+                      synthetic, external_id, trace_id, provider_at, sent_at)
+SELECT id, customer_id, conversation_id, channel_id, seq,
+       CASE WHEN kind = 'echo' THEN 'OUTBOUND' ELSE 'INBOUND' END, CASE WHEN kind = 'echo' THEN 'agent' ELSE 'user' END,
+       CASE WHEN kind = 'echo' THEN 'SENT' ELSE 'RECEIVED' END, content, content_type, kind IN ('reaction', 'unsupported'),
+       external_id, trace_id, to_timestamp(provider_at), CASE WHEN kind = 'echo' THEN now() END
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::uuid[],
-            $10::float8[])
-  AS new (id, customer_id, conversation_id, channel_id, seq, content, content_type, external_id, trace_id, provider_at)
+            $10::float8[], $11::text[])
+  AS new (id, customer_id, conversation_id, channel_id, seq, content, content_type, external_id, trace_id, provider_at, kind)
 ON CONFLICT DO NOTHING
 RETURNING id
+"""
+
+_INSERT_MEDIA = """
+INSERT INTO media (id, customer_id, channel_id, message_id, kind, provider_id, mime_type, sha256, filename)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[])
 """
 
 # A newer message extends the quiet window of a turn not yet answered, up to its maximum; a retry's wait is not shortened.
@@ -72,33 +88,58 @@ WHERE j.conversation_id = r.conversation_id AND j.queue = 'ai-processing' AND j.
 RETURNING j.conversation_id
 """
 
+_KEPT = ("message", "reaction", "unsupported", "echo")
+
 
 @dataclass(frozen=True, slots=True)
 class _Saved:
     row: Receive
     conversation: LockedConversation
-    place: Place
+    manners: Manners
     seq: int
 
 
 async def receive(connection: Connection, rows: Sequence[Receive], outbox: Outbox) -> list[Received]:
-    """Save the messages in the order of their jobs; see `Received` for what may become of each."""
+    """Take in the jobs in their order; see `Received` for what may become of each."""
     order = sorted(range(len(rows)), key=lambda index: rows[index].run.job_id)
-    places = dict(zip(order, await find_places(connection, [rows[index].job for index in order]), strict=True))
-    locked = await lock_conversations(connection, [place.conversation_id for place in places.values() if place])
     results = dict.fromkeys(order, Received.REFUSED)
-    placed = {index: place for index, place in places.items() if place is not None}
+    placed = await _place(connection, [(index, rows[index].job) for index in order])
+    locked = await lock_conversations(connection, [place.conversation_id for place in placed.values() if place])
     finished = await _finish_in_order(connection, rows, placed, results)
-    saved = await _save(connection, [(rows[index], placed[index]) for index in order if index in finished], locked)
-    await save_conversations(connection, {entry.conversation.id: entry.conversation for entry in saved})
-    await meter(connection, [_fact(entry) for entry in saved])
-    events = await announce(connection, [_announcement(entry) for entry in saved])
-    await insert_jobs(connection, [*await _turns(connection, saved), *events], outbox)
+    mine = [(rows[index], placed[index]) for index in order if index in finished]
+    saved = await _save(connection, mine, locked)
+    await _amend(connection, mine, locked)
+    await _take_over(connection, saved)
+    apologies = await _apologise(connection, saved, outbox)
+    files = await _media(connection, saved)
+    turns = await _turns(connection, saved)
+    await save_conversations(connection, _touched(mine, locked))
+    await meter(connection, [_fact(entry) for entry in saved if entry.row.job.kind != "echo"])
+    events = await announce(connection, [_announcement(entry) for entry in saved if entry.row.job.kind == "message"])
+    await insert_jobs(connection, [*turns, *apologies, *files, *events], outbox)
     return [results[index] for index in range(len(rows))]
 
 
+async def _place(connection: Connection, jobs: Sequence[tuple[int, IncomingMessageJob]]) -> dict[int, Place | None]:
+    """Where each job belongs: None is no conversation, but a person's new name; what has no place is left out."""
+    talking = [(index, job) for index, job in jobs if job.kind != "identity"]
+    renamed = [(index, job) for index, job in jobs if job.kind == "identity"]
+    named = [job for _, job in talking if job.also_known_as]
+    if named:
+        await link_identities(connection, named)
+    places = await find_places(connection, [job for _, job in talking])
+    if named:
+        await add_names(connection, named)
+    for _, job in renamed:
+        await rename(connection, job)
+    placed: dict[int, Place | None] = {
+        index: place for (index, _), place in zip(talking, places, strict=True) if place is not None
+    }
+    return placed | {index: None for index, _ in renamed}
+
+
 async def _finish_in_order(
-    connection: Connection, rows: Sequence[Receive], placed: Mapping[int, Place], results: dict[int, Received]
+    connection: Connection, rows: Sequence[Receive], placed: Mapping[int, Place | None], results: dict[int, Received]
 ) -> set[int]:
     runs = [rows[index].run for index in placed]
     records = await connection.fetch(
@@ -106,7 +147,7 @@ async def _finish_in_order(
         [run.job_id for run in runs],
         [run.started_at for run in runs],
         [run.worker for run in runs],
-        [place.conversation_id for place in placed.values()],
+        [place and place.conversation_id for place in placed.values()],
     )
     done = {record["id"] for record in records}
     finished = {index for index in placed if rows[index].run.job_id in done}
@@ -120,14 +161,15 @@ async def _finish_in_order(
 
 async def _save(
     connection: Connection,
-    rows: Sequence[tuple[Receive, Place]],
+    rows: Sequence[tuple[Receive, Place | None]],
     locked: Mapping[uuid.UUID, LockedConversation],
 ) -> list[_Saved]:
-    if not rows:
+    kept = [(row, place) for row, place in rows if place is not None and row.job.kind in _KEPT]
+    if not kept:
         return []
     entries = [
-        _Saved(row, locked[place.conversation_id], place, locked[place.conversation_id].next_seq())
-        for row, place in rows
+        _Saved(row, locked[place.conversation_id], place.manners, locked[place.conversation_id].next_seq())
+        for row, place in kept
     ]
     records = await connection.fetch(
         _INSERT,
@@ -141,21 +183,121 @@ async def _save(
         [entry.row.job.external_message_id for entry in entries],
         [entry.row.job.trace_id for entry in entries],
         [entry.row.job.provider_timestamp for entry in entries],
+        [entry.row.job.kind for entry in entries],
     )
     new = {record["id"] for record in records}
     saved = [entry for entry in entries if entry.row.job.message_id in new]
     for entry in saved:
-        entry.conversation.last_inbound_seq = max(entry.conversation.last_inbound_seq, entry.seq)
-        entry.conversation.reply_to = entry.row.job.reply_to or entry.row.job.external_user_id
-        entry.conversation.wrote_now = True
+        if entry.row.job.kind != "echo":
+            _note_writing(entry)
     return saved
+
+
+def _note_writing(entry: _Saved) -> None:
+    """The person wrote: that is where the answer goes, from when the window runs, and maybe where a human's hold ends."""
+    conversation, job = entry.conversation, entry.row.job
+    if conversation.hold_over and conversation.owner == "HUMAN":
+        conversation.give_back()
+    conversation.reply_to = job.reply_to or job.external_user_id
+    conversation.wrote_now = True
+    if job.provider_timestamp is not None:
+        conversation.wrote_at = max(conversation.wrote_at or 0.0, job.provider_timestamp)
+    if job.kind == "message":
+        conversation.last_inbound_seq = max(conversation.last_inbound_seq, entry.seq)
+
+
+async def _amend(
+    connection: Connection,
+    rows: Sequence[tuple[Receive, Place | None]],
+    locked: Mapping[uuid.UUID, LockedConversation],
+) -> None:
+    changes = [
+        (row.job, locked[place.conversation_id])
+        for row, place in rows
+        if place is not None and row.job.kind in {"edit", "revoke"}
+    ]
+    if changes:
+        await amend(connection, changes)
+
+
+async def _take_over(connection: Connection, saved: Sequence[_Saved]) -> None:
+    """A human wrote on the business's telephone: the bot is silent there, where the chatbot is set so."""
+    taken = [entry for entry in saved if entry.row.job.kind == "echo" and entry.manners.human_takeover]
+    if not taken:
+        return
+    for entry in taken:
+        entry.conversation.take_over(entry.manners.human_hold_s)
+    await withdraw_replies(connection, [entry.conversation for entry in taken])
+
+
+async def _apologise(connection: Connection, saved: Sequence[_Saved], outbox: Outbox) -> list[Enqueue]:
+    """Say once an hour that a message cannot be read."""
+    said: list[Utterance] = []
+    for entry in saved:
+        conversation = entry.conversation
+        since = conversation.seconds_since_unsupported
+        recently = conversation.could_not_read_now or (since is not None and since <= APOLOGY_PAUSE_S)
+        if entry.row.job.kind != "unsupported" or conversation.owner != "BOT" or recently:
+            continue
+        conversation.could_not_read_now = True
+        said.append(
+            Utterance(
+                conversation,
+                entry.manners.unsupported_text,
+                _trace(entry.row.job),
+                message_id=new_id(),
+                parent_id=entry.row.run.job_id,
+                synthetic=True,
+            )
+        )
+    return await say(connection, said, outbox)
+
+
+async def _media(connection: Connection, saved: Sequence[_Saved]) -> list[Enqueue]:
+    """A row and a job for each file, which is fetched while the person already waits for an answer."""
+    files = [(new_id(), entry, entry.row.job.media) for entry in saved if entry.row.job.media is not None]
+    if not files:
+        return []
+    await connection.execute(
+        _INSERT_MEDIA,
+        [media_id for media_id, _, _ in files],
+        [entry.conversation.customer_id for _, entry, _ in files],
+        [entry.conversation.channel_id for _, entry, _ in files],
+        [entry.row.job.message_id for _, entry, _ in files],
+        [media.kind for _, _, media in files],
+        [media.provider_id for _, _, media in files],
+        [media.mime_type for _, _, media in files],
+        [media.sha256 for _, _, media in files],
+        [media.filename for _, _, media in files],
+    )
+    return [
+        Enqueue(
+            MediaFetchJob(
+                customer_id=entry.conversation.customer_id,
+                trace_id=entry.row.job.trace_id,
+                conversation_id=entry.conversation.id,
+                message_id=entry.row.job.message_id,
+                media_id=media_id,
+            ),
+            entry.conversation.priority,
+            _trace(entry.row.job),
+            parent_id=entry.row.run.job_id,
+        )
+        for media_id, entry, _ in files
+    ]
+
+
+def _touched(
+    rows: Sequence[tuple[Receive, Place | None]], locked: Mapping[uuid.UUID, LockedConversation]
+) -> dict[uuid.UUID, LockedConversation]:
+    return {place.conversation_id: locked[place.conversation_id] for _, place in rows if place is not None}
 
 
 async def _turns(connection: Connection, saved: Sequence[_Saved]) -> list[Enqueue]:
     """One waiting ai-processing job for each conversation that the bot owns and that has something new."""
     first: dict[uuid.UUID, _Saved] = {}
     for entry in saved:
-        if entry.conversation.owner == "BOT":
+        if entry.conversation.owner == "BOT" and entry.row.job.kind == "message":
             first.setdefault(entry.conversation.id, entry)
     if not first:
         return []
@@ -165,8 +307,8 @@ async def _turns(connection: Connection, saved: Sequence[_Saved]) -> list[Enqueu
         for record in await connection.fetch(
             _EXTEND,
             list(first),
-            [entry.place.window_s for entry in entries],
-            [entry.place.window_max_s for entry in entries],
+            [entry.manners.window_s for entry in entries],
+            [entry.manners.window_max_s for entry in entries],
         )
     }
     return [_turn(entry) for entry in entries if entry.conversation.id not in extended]
@@ -184,7 +326,7 @@ def _turn(entry: _Saved) -> Enqueue:
         ),
         conversation.priority,
         trace_id,
-        delay_s=min(entry.place.window_s, entry.place.window_max_s),
+        delay_s=min(entry.manners.window_s, entry.manners.window_max_s),
         parent_id=entry.row.run.job_id,
     )
 

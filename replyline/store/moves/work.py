@@ -41,14 +41,36 @@ class LockedConversation:
     answered_seq: int
     lane_length: int
     reply_to: str
+    amendments: int
+    """How often a message of the person was edited or deleted: an answer given before that is out of date."""
+    hold_over: bool
+    """Whether a human's hold of the conversation has run out."""
     seconds_since_fallback: float | None
+    seconds_since_unsupported: float | None
     wrote_now: bool = False
+    wrote_at: float | None = None
+    """When the person wrote last, Unix seconds, as the channel says; the 24-hour window runs from there."""
     fell_back_now: bool = False
+    could_not_read_now: bool = False
+    human_for_s: float | None = None
+    """Set where a human takes over: how long, in seconds; 0 until they give it back. -1 gives it back to the bot."""
 
     def next_seq(self) -> int:
         """The next place in the conversation."""
         self.last_seq += 1
         return self.last_seq
+
+    def take_over(self, hold_s: float) -> None:
+        """A human answers from now on, for `hold_s` seconds (0: until they say otherwise)."""
+        if self.owner != "HUMAN":
+            self.owner, self.owner_epoch = "HUMAN", self.owner_epoch + 1
+        self.human_for_s = hold_s
+
+    def give_back(self) -> None:
+        """The bot answers again, from the next message on: what came meanwhile was a human's to answer."""
+        self.owner, self.owner_epoch = "BOT", self.owner_epoch + 1
+        self.answered_seq = self.last_inbound_seq
+        self.human_for_s = -1.0
 
     def next_turn(self, trace_id: uuid.UUID, parent_id: uuid.UUID) -> Enqueue:
         """The job that answers what has come since the last turn, due at once."""
@@ -59,8 +81,10 @@ class LockedConversation:
 # OF v: the joined rows are only read. In id order, so that two transactions never wait for each other.
 _LOCK = """
 SELECT v.id, v.customer_id, v.chatbot_id, v.channel_id, c.kind AS channel, v.contact_id, u.priority::int AS priority, v.owner,
-       v.owner_epoch, v.last_seq, v.last_inbound_seq, v.answered_seq, v.lane_length, v.reply_to,
-       extract(epoch FROM now() - v.fallback_at)::float8 AS seconds_since_fallback
+       v.owner_epoch, v.last_seq, v.last_inbound_seq, v.answered_seq, v.lane_length, v.reply_to, v.amendments,
+       coalesce(v.owner = 'HUMAN' AND v.human_until <= now(), false) AS hold_over,
+       extract(epoch FROM now() - v.fallback_at)::float8 AS seconds_since_fallback,
+       extract(epoch FROM now() - v.unsupported_at)::float8 AS seconds_since_unsupported
 FROM conversations v JOIN channels c ON c.id = v.channel_id JOIN customers u ON u.id = v.customer_id
 WHERE v.id = ANY($1::uuid[]) ORDER BY v.id FOR UPDATE OF v
 """
@@ -68,11 +92,18 @@ WHERE v.id = ANY($1::uuid[]) ORDER BY v.id FOR UPDATE OF v
 _SAVE = """
 UPDATE conversations v
 SET last_seq = r.last_seq, last_inbound_seq = r.last_inbound_seq, answered_seq = r.answered_seq, lane_length = r.lane_length,
-    reply_to = r.reply_to, updated_at = now(),
+    reply_to = r.reply_to, updated_at = now(), owner = r.owner, owner_epoch = r.owner_epoch, amendments = r.amendments,
     last_inbound_at = CASE WHEN r.wrote_now THEN now() ELSE v.last_inbound_at END,
-    fallback_at = CASE WHEN r.fell_back_now THEN now() ELSE v.fallback_at END
-FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::text[], $7::bool[], $8::bool[])
-  AS r (id, last_seq, last_inbound_seq, answered_seq, lane_length, reply_to, wrote_now, fell_back_now)
+    window_from = CASE WHEN r.wrote_now THEN greatest(v.window_from, least(now(), coalesce(to_timestamp(r.wrote_at), now())))
+                       ELSE v.window_from END,
+    fallback_at = CASE WHEN r.fell_back_now THEN now() ELSE v.fallback_at END,
+    unsupported_at = CASE WHEN r.could_not_read_now THEN now() ELSE v.unsupported_at END,
+    human_until = CASE WHEN r.human_for_s IS NULL THEN v.human_until WHEN r.human_for_s <= 0 THEN NULL
+                       ELSE now() + make_interval(secs => r.human_for_s) END
+FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::text[], $7::bool[], $8::bool[], $9::text[],
+            $10::int[], $11::int[], $12::float8[], $13::bool[], $14::float8[])
+  AS r (id, last_seq, last_inbound_seq, answered_seq, lane_length, reply_to, wrote_now, fell_back_now, owner, owner_epoch,
+        amendments, wrote_at, could_not_read_now, human_for_s)
 WHERE v.id = r.id
 """
 
@@ -110,6 +141,12 @@ async def save_conversations(connection: Connection, locked: Mapping[uuid.UUID, 
         [row.reply_to for row in rows],
         [row.wrote_now for row in rows],
         [row.fell_back_now for row in rows],
+        [row.owner for row in rows],
+        [row.owner_epoch for row in rows],
+        [row.amendments for row in rows],
+        [row.wrote_at for row in rows],
+        [row.could_not_read_now for row in rows],
+        [row.human_for_s for row in rows],
     )
 
 
