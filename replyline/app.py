@@ -26,6 +26,7 @@ from replyline.store.moves import Moves
 from replyline.store.moves.accept import Accepted, address
 from replyline.store.moves.dead_letters import DeadLetter, discard, replay
 from replyline.store.moves.health import Unhealthy, count_unhealthy, heal, mark_unhealthy
+from replyline.store.moves.speak import Owner, Speak, Spoken, set_owner, speak
 from replyline.store.outbox import Enqueue, Outbox, insert_jobs
 from replyline.store.reads import Reads
 from replyline.store.recently import Recently
@@ -202,6 +203,23 @@ class App:
             await insert_jobs(connection, [row], outbox)
         self.publisher.publish(outbox.jobs)
         return row.id
+
+    async def speak(self, said: Speak) -> Spoken | None:
+        """Say something in a conversation as a human of the business; None where the customer has no such one.
+
+        Raises:
+            UnknownQuote: the message to be quoted is not one of the conversation.
+        """
+        outbox = Outbox()
+        async with self.database.transaction() as connection:
+            spoken = await speak(connection, said, outbox)
+        self.publisher.publish(outbox.jobs)
+        return spoken
+
+    async def set_owner(self, conversation_id: uuid.UUID, *, customer_id: uuid.UUID, owner: Owner) -> bool:
+        """Give a conversation to the bot, a human or nobody; False where the customer has no such one."""
+        async with self.database.transaction() as connection:
+            return await set_owner(connection, conversation_id, customer_id=customer_id, owner=owner)
 
     async def replay(self, job_id: uuid.UUID, *, customer_id: uuid.UUID | None) -> DeadLetter:
         """Make a dead letter a waiting job again; without `customer_id`, any customer's.

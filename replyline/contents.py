@@ -113,6 +113,15 @@ def decode_content(raw: bytes) -> Content:
     return _decoder.decode(raw)
 
 
+def read_content(value: object) -> Content:
+    """A content from JSON that is already read.
+
+    Raises:
+        msgspec.ValidationError: it is none; the message names the field.
+    """
+    return msgspec.convert(value, Content)  # type: ignore[no-any-return]  # the union is what was asked for
+
+
 def in_words(content: Content) -> str:
     """The same for a channel that shows text alone: options are numbered, a file is its link."""
     match content:

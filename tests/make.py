@@ -14,6 +14,7 @@ from replyline.store.database import Database
 from replyline.store.knowledge import Document
 from replyline.store.webhooks import WebhookEndpoint
 from replyline.vault import Vault
+from replyline.webhooks import EVENTS
 
 SECRET_KEY = "cmVwbHlsaW5lLXRlc3RzLXVzZS10aGlzLW9uZS1rZXk="
 """What tests give as `secret_key` to Settings, so that an app opens what `make_channel` sealed."""
@@ -22,7 +23,7 @@ VAULT = Vault.from_setting(SECRET_KEY)
 CLOUD_SECRETS = {"app_secret": "cloud-app-secret", "verify_token": "cloud-verify-token", "access_token": "cloud-token"}
 QR_SECRETS = {"secret": "qr-callback-secret", "gateway_token": "qr-gateway-token"}
 WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-EVERY_EVENT = ("message.received", "message.sent", "message.delivered", "message.read", "message.failed")
+EVERY_EVENT = tuple(EVENTS)
 
 
 async def make_customer(

@@ -376,6 +376,8 @@ async def test_the_samples_have_the_fields_that_the_pipeline_writes(database: Da
     await scene.say("q2", "a2")
     await scene.route()
     await scene.fail_send()
+    await scene.fall_ill("token_invalid")
+    await scene.get_well()
     rows = await scene.fetch("SELECT type, payload::text AS payload FROM webhook_events ORDER BY id")
     written = {row["type"]: msgspec.json.decode(row["payload"]) for row in rows}
     assert set(written) == set(EVENTS)

@@ -60,7 +60,7 @@ def test_identifiers_are_version_7_and_strictly_increase() -> None:
     assert {id_.variant for id_ in made} == {uuid.RFC_4122}
 
 
-def test_the_six_queues_are_public() -> None:
+def test_the_six_queues_of_the_brief_and_the_one_for_files_are_public() -> None:
     assert replyline.QUEUE_NAMES == (
         "incoming-messages",
         "ai-processing",
@@ -68,6 +68,7 @@ def test_the_six_queues_are_public() -> None:
         "whatsapp-cloud-send",
         "whatsapp-qr-send",
         "webhook-delivery",
+        "media-fetch",
     )
 
 

@@ -1,9 +1,8 @@
-"""The commands of what a chatbot is connected to: channels, knowledge, webhook endpoints; and what was used."""
+"""The commands of knowledge and of webhook endpoints; and what was used."""
 
 import uuid
 from dataclasses import fields
 from datetime import UTC, datetime, time, timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,123 +15,24 @@ from replyline.cli.records import (
     AsJson,
     Customer,
     Id,
-    Pairs,
     Sure,
     ask,
     do,
     found_or_fail,
     group,
-    pairs,
     plain,
     rows,
     text_of,
 )
 from replyline.cli.running import CommandFailed, Exit
-from replyline.store import channels, knowledge, webhooks
+from replyline.store import knowledge, webhooks
 from replyline.store import usage as usage_records
-from replyline.store.channels import ChannelChanges
 from replyline.store.usage import UsageSum
 from replyline.store.webhooks import EndpointChanges
 
-channels_group = group("channels", "Connected accounts: widgets, WhatsApp numbers, QR sessions.")
 knowledge_group = group("knowledge", "Documents that a chatbot answers from.")
 webhooks_group = group("webhooks", "URLs that are told what happens.")
-GROUPS = (channels_group, knowledge_group, webhooks_group)
-
-
-# Channels.
-
-
-class Kind(StrEnum):
-    """The kinds of channel."""
-
-    WIDGET = "WIDGET"
-    WHATSAPP_CLOUD = "WHATSAPP_CLOUD"
-    WHATSAPP_QR = "WHATSAPP_QR"
-
-
-@channels_group.command("create")
-def create_channel(
-    customer: Customer,
-    chatbot: Annotated[uuid.UUID, typer.Option(help="The bot that answers there.", metavar="ID")],
-    kind: Annotated[Kind, typer.Option(case_sensitive=False)],
-    *,
-    name: Annotated[str | None, typer.Option()] = None,
-    external_id: Annotated[
-        str | None, typer.Option(help="phone_number_id of a Cloud number, session of a QR account.")
-    ] = None,
-    config: Pairs = None,
-    secret: Pairs = None,
-    as_json: AsJson = False,
-) -> None:
-    """Connect an account. A secret given as NAME=@FILE is read from the file.
-
-    Cloud needs --secret app_secret, verify_token and access_token; QR needs --config gateway_url and --secret secret.
-    """
-    channel = do(
-        lambda app: channels.create(
-            app.database,
-            app.vault,
-            customer_id=customer,
-            chatbot_id=chatbot,
-            kind=kind.value,
-            name=name or kind.value,
-            external_id=external_id,
-            config=pairs(config, "--config"),
-            secrets=pairs(secret, "--secret"),
-        )
-    )
-    print_record(plain(channel), as_json=as_json)
-
-
-@channels_group.command("list")
-def list_channels(customer: Customer, as_json: AsJson = False) -> None:
-    """List a customer's channels."""
-    found = do(lambda app: channels.list_page(app.database, customer_id=customer, limit=1000))
-    rows(found, ("id", "kind", "name", "external_id", "enabled", "channel_key"), "channels", as_json=as_json)
-
-
-@channels_group.command("show")
-def show_channel(record_id: Id, customer: Customer, as_json: AsJson = False) -> None:
-    """Show one channel and where its callbacks go; its secrets stay sealed."""
-    channel = found_or_fail(
-        do(lambda app: channels.get(app.database, record_id, customer_id=customer)), "channel", record_id
-    )
-    callback = {"WHATSAPP_CLOUD": "whatsapp-cloud", "WHATSAPP_QR": "whatsapp-qr"}.get(channel.kind)
-    path = None if callback is None else f"/callbacks/{callback}/{channel.channel_key}"
-    print_record({**plain(channel), "callback": path}, as_json=as_json)
-
-
-@channels_group.command("set")
-def set_channel(
-    record_id: Id,
-    customer: Customer,
-    *,
-    name: Annotated[str | None, typer.Option()] = None,
-    config: Pairs = None,
-    secret: Pairs = None,
-    enabled: Annotated[bool | None, typer.Option("--enable/--disable")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Change a channel; secrets that are left out stay."""
-    changes: ChannelChanges = {}
-    if name is not None:
-        changes["name"] = name
-    if config:
-        changes["config"] = pairs(config, "--config")
-    if secret:
-        changes["secrets"] = pairs(secret, "--secret")
-    if enabled is not None:
-        changes["enabled"] = enabled
-    channel = do(lambda app: channels.update(app.database, app.vault, record_id, customer_id=customer, changes=changes))
-    print_record(plain(found_or_fail(channel, "channel", record_id)), as_json=as_json)
-
-
-@channels_group.command("delete")
-def delete_channel(record_id: Id, customer: Customer, yes: Sure = False) -> None:
-    """Delete a channel with its conversations."""
-    ask(f"Delete channel {record_id} with its conversations?", yes)
-    found_or_fail(do(lambda app: channels.delete(app.database, record_id, customer_id=customer)), "channel", record_id)
+GROUPS = (knowledge_group, webhooks_group)
 
 
 # Knowledge.

@@ -232,12 +232,26 @@ def set_chatbot(
     provider_key: Annotated[str | None, typer.Option(help="@FILE reads a file.")] = None,
     fallback_text: Annotated[str | None, typer.Option()] = None,
     quiet_window: Annotated[float | None, typer.Option(help="Seconds; 0 is off.")] = None,
+    vision: Annotated[bool | None, typer.Option("--vision/--no-vision", help="Show pictures to the model.")] = None,
+    unsupported_text: Annotated[str | None, typer.Option(help="Said to what cannot be read, once an hour.")] = None,
+    takeover: Annotated[
+        bool | None, typer.Option("--takeover/--no-takeover", help="A human on the telephone silences the bot.")
+    ] = None,
+    human_hold: Annotated[float | None, typer.Option(help="For so many seconds; 0 until given back.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Change a chatbot; what is left out stays."""
     changes = _chatbot_changes(instructions, provider, model, base_url, provider_key, fallback_text, quiet_window)
     if name is not None:
         changes["name"] = name
+    if vision is not None:
+        changes["vision"] = vision
+    if unsupported_text is not None:
+        changes["unsupported_text"] = unsupported_text
+    if takeover is not None:
+        changes["human_takeover"] = takeover
+    if human_hold is not None:
+        changes["human_hold_s"] = human_hold
     chatbot = do(lambda app: chatbots.update(app.database, app.vault, record_id, customer_id=customer, changes=changes))
     print_record(plain(found_or_fail(chatbot, "chatbot", record_id)), as_json=as_json)
 

@@ -1,4 +1,4 @@
-"""Channels of a customer. Their secrets go in and never come out."""
+"""Channels of a customer: their settings, their health. Their secrets go in and never come out."""
 
 import uuid
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field, StringConstraints, computed_field
 
 from replyline.jobs import ChannelKind
-from replyline.store import channels, chatbots
+from replyline.store import channels, chatbots, unread
 from replyline.web.addresses import check_addresses
 from replyline.web.auth import Anyone, CustomerId, Here, Tenant
 from replyline.web.problems import not_found
@@ -53,7 +53,10 @@ class ChannelChanges(Changes):
 
 
 class ChannelOut(Out):
-    """A channel. `callbackPath` is where its callbacks go; a widget has none."""
+    """A channel. `callbackPath` is where its callbacks go; a widget has none.
+
+    UNHEALTHY: it cannot send, `healthReason` says why; its messages are held until it can, which is looked at `probeAt`.
+    """
 
     id: uuid.UUID
     customer_id: uuid.UUID
@@ -65,6 +68,11 @@ class ChannelOut(Out):
     config: Mapping[str, str]
     has_secrets: bool
     enabled: bool
+    health: str
+    health_reason: str | None
+    health_detail: str | None
+    unhealthy_since: datetime | None
+    probe_at: datetime | None
     created_at: datetime
     updated_at: datetime
 
@@ -154,3 +162,33 @@ async def delete_channel(channel_id: uuid.UUID, app: Here, customer_id: Tenant) 
     if not await channels.delete(app.database, channel_id, customer_id=customer_id):
         raise not_found("channel")
     return Response(status_code=204)
+
+
+@router.post("/{channel_id}/resume")
+async def resume_channel(channel_id: uuid.UUID, app: Here, customer_id: Tenant) -> ChannelOut:
+    """Say that an unhealthy channel is mended: what it holds goes out at once, at the pace of its limits."""
+    await app.heal_channel(channel_id, customer_id=customer_id)
+    return await get_channel(channel_id, app, customer_id)
+
+
+class UnreadCallbackOut(Out):
+    """A part of a callback that was not understood, as it came."""
+
+    id: uuid.UUID
+    channel_id: uuid.UUID
+    reason: str
+    body: str
+    received_at: datetime
+
+
+@router.get("/{channel_id}/unread-callbacks")
+async def list_unread_callbacks(
+    *, channel_id: uuid.UUID, app: Here, customer_id: Tenant, cursor: Cursor = None, limit: Limit = 50
+) -> Page[UnreadCallbackOut]:
+    """What the channel was told and Replyline did not understand, newest first."""
+    if await channels.get(app.database, channel_id, customer_id=customer_id) is None:
+        raise not_found("channel")
+    found = await unread.list_page(
+        app.database, customer_id=customer_id, channel_id=channel_id, before=cursor, limit=limit + 1
+    )
+    return page(found, limit, UnreadCallbackOut)

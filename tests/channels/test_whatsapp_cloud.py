@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import ClassVar
 
@@ -10,9 +11,12 @@ import aiohttp
 import msgspec
 import pytest
 
-from replyline.channels import CHANNELS, Channel, ChannelAccount, ForgedCallback, InboundMessage
+from replyline.channels import CHANNELS, Channel, ChannelAccount, ForgedCallback, InboundMessage, Sign
 from replyline.channels.whatsapp_cloud import MAX_TEXT_CHARS, verification
-from replyline.errors import Permanent
+from replyline.contents import Button, Buttons, Choices, Content, Media, Row, Section, Template
+from replyline.errors import ChannelDown, Permanent, Temporary
+from replyline.jobs import Identity, MediaRef
+from replyline.statuses import Pricing
 from tests.channels.contract_suite import ChannelContract, make_account, outgoing
 from tests.channels.far_end import Call, FarEnd, Say
 
@@ -56,7 +60,7 @@ class TestWhatsAppCloud(ChannelContract):
     """The suite, as Meta speaks."""
 
     channel: ClassVar[Channel] = CHANNELS["WHATSAPP_CLOUD"]
-    limited_after_s: ClassVar[float] = 6
+    limited_after_s: ClassVar[float] = 1
 
     def account(self, url: str = "http://127.0.0.1:9") -> ChannelAccount:
         return account_at(url)
@@ -160,7 +164,7 @@ def test_a_person_stays_the_same_when_the_phone_number_comes_and_goes() -> None:
         ("document", {"id": "1", "filename": "order.pdf"}, "[document] order.pdf"),
         ("sticker", {"id": "1"}, "[sticker]"),
         ("location", {"latitude": 1.5, "longitude": 2, "name": "Shop"}, "[location] Shop (1.5, 2.0)"),
-        ("contacts", [{"name": {"formatted_name": "Bo"}}], "[contacts]"),
+        ("contacts", [{"name": {"formatted_name": "Bo"}, "phones": [{"phone": "+1 650"}]}], "[contacts] Bo +1 650"),
         ("order", {"catalog_id": "c", "text": "Two loaves"}, "[order] Two loaves"),
     ],
 )
@@ -173,11 +177,10 @@ def test_every_kind_that_says_something_is_put_into_words(kind: str, payload: ob
 @pytest.mark.parametrize(
     "message",
     [
-        TEXT | {"type": "reaction", "reaction": {"message_id": "wamid.B", "emoji": "👍"}},
+        TEXT | {"type": "reaction", "reaction": {"message_id": "", "emoji": "👍"}},
         TEXT | {"type": "system", "system": {"body": "changed", "type": "user_changed_number"}},
-        TEXT | {"type": "unsupported", "errors": [{"code": 131051}]},
         TEXT | {"type": "something_new"},
-        TEXT | {"group_id": "g1"},
+        TEXT | {"type": "edit", "edit": {"original_message_id": "wamid.B", "message": {"type": "edit"}}},
         TEXT | {"id": ""},
         TEXT | {"id": "x" * 513},
         TEXT | {"from": None},
@@ -187,11 +190,13 @@ def test_every_kind_that_says_something_is_put_into_words(kind: str, payload: ob
     ],
     ids=lambda message: str(message)[-40:],
 )
-def test_what_asks_for_no_answer_is_counted_and_does_not_hide_its_neighbours(message: object) -> None:
+def test_what_is_not_understood_is_kept_and_does_not_hide_its_neighbours(message: object) -> None:
     raw = msgspec.json.encode(envelope(change(messages=[message, TEXT]), change(messages=[TEXT])))
     callback = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw)
     assert [found.external_id for found in callback.messages] == ["wamid.A", "wamid.A"]
-    assert callback.ignored == 1
+    (left,) = callback.unread
+    assert msgspec.json.decode(left.raw) == message
+    assert left.reason
 
 
 @pytest.mark.parametrize("contacts", [None, "none", [None], [{"profile": 3}], [{"profile": {"name": 3}}], {}])
@@ -208,7 +213,7 @@ def test_a_change_that_cannot_be_read_hides_no_other(bad: object) -> None:
 def test_a_change_of_another_number_is_dropped_though_the_signature_is_ours() -> None:
     raw = msgspec.json.encode(envelope(change(number="999", messages=[TEXT]), change(messages=[TEXT])))
     callback = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw)
-    assert (len(callback.messages), callback.ignored) == (1, 1)
+    assert (len(callback.messages), callback.elsewhere) == (1, {"999": 1})
 
 
 def test_a_text_keeps_all_but_what_postgres_cannot_store() -> None:
@@ -239,7 +244,13 @@ def test_a_failed_status_says_why_in_our_words() -> None:
     status = {"id": "wamid.B", "status": "failed", "timestamp": "1764000001", "errors": [error]}
     raw = msgspec.json.encode(envelope(change(statuses=[status])))
     (update,) = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw).statuses
-    assert (update.error_reason, update.error_detail) == ("window_closed", "131047: Re-engagement message")
+    assert (update.error_reason, update.error_code, update.error_title, update.error_detail) == (
+        "window_closed",
+        131047,
+        "Re-engagement message",
+        "131047: Re-engagement message: d",
+    )
+    assert not update.channel_down
 
 
 @pytest.mark.parametrize("errors", [None, [], [None], [{"code": "x"}], "none"])
@@ -273,7 +284,7 @@ async def test_a_send_names_the_person_as_meta_wants_it(
         "recipient_type": "individual",
         **recipient,
         "type": "text",
-        "text": {"body": text.content, "preview_url": False},
+        "text": {"body": text.text, "preview_url": False},
         "biz_opaque_callback_data": str(text.message_id),
     }
 
@@ -313,3 +324,235 @@ def test_a_handshake_of_a_channel_without_a_token_is_refused() -> None:
     account = make_account("WHATSAPP_CLOUD", NUMBER, config={}, secrets={})
     with pytest.raises(ForgedCallback):
         verification(account, {"hub.mode": "subscribe", "hub.verify_token": "", "hub.challenge": "1"})
+
+
+def reads(message: dict[str, object]) -> InboundMessage:
+    """What one element of `messages` amounts to."""
+    (found,) = read(change(messages=[TEXT | message]))
+    return found
+
+
+def test_a_group_is_none_of_our_business() -> None:
+    raw = msgspec.json.encode(envelope(change(messages=[TEXT | {"group_id": "g1"}, TEXT])))
+    callback = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw)
+    assert (len(callback.messages), callback.ignored, callback.unread) == (1, 1, ())
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "content", "target"),
+    [
+        (
+            {"type": "reaction", "reaction": {"message_id": "wamid.B", "emoji": "👍"}},
+            "reaction",
+            "[reaction] 👍",
+            "wamid.B",
+        ),
+        ({"type": "reaction", "reaction": {"message_id": "wamid.B"}}, "reaction", "[no reaction]", "wamid.B"),
+        ({"type": "revoke", "revoke": {"original_message_id": "wamid.B"}}, "revoke", "[deleted]", "wamid.B"),
+        (
+            {
+                "type": "edit",
+                "edit": {"original_message_id": "wamid.B", "message": {"type": "text", "text": {"body": "Until 7?"}}},
+            },
+            "edit",
+            "Until 7?",
+            "wamid.B",
+        ),
+        ({"type": "unsupported", "errors": [{"code": 131051}]}, "unsupported", "[unsupported]", None),
+    ],
+)
+def test_what_is_no_message_to_answer_is_told_apart(
+    message: dict[str, object], kind: str, content: str, target: str | None
+) -> None:
+    found = reads(message)
+    assert (found.kind, found.content, found.target_id) == (kind, content, target)
+
+
+def test_a_file_is_named_with_all_that_is_needed_to_fetch_it() -> None:
+    image = {"id": "99", "mime_type": "image/jpeg", "sha256": "aGFzaA==", "caption": "Is this fresh?"}
+    found = reads({"type": "image", "image": image})
+    assert found.media == MediaRef(kind="image", provider_id="99", mime_type="image/jpeg", sha256="aGFzaA==")
+    assert reads({"type": "image", "image": {"caption": "no id"}}).media is None
+
+
+def test_a_payload_that_names_a_person_twice_links_the_two() -> None:
+    assert reads({"from_user_id": "US.1349"}).also_known_as == (Identity("wa_id", "16505551234"),)
+    hidden = {name: value for name, value in TEXT.items() if name != "from"} | {"from_user_id": "US.1349"}
+    (found,) = read(change(contacts=[{"wa_id": "16505551234", "user_id": "US.1349"}], messages=[hidden]))
+    assert found.also_known_as == (Identity("wa_id", "16505551234"),)
+
+
+@pytest.mark.parametrize(
+    ("message", "old", "new"),
+    [
+        (
+            {"system": {"type": "user_changed_number", "wa_id": "16505559999"}},
+            Identity("wa_id", "16505551234"),
+            Identity("wa_id", "16505559999"),
+        ),
+        (
+            {"from_user_id": "US.1", "system": {"type": "user_changed_user_id", "user_id": "US.2"}},
+            Identity("bsuid", "US.1"),
+            Identity("bsuid", "US.2"),
+        ),
+    ],
+)
+def test_a_person_with_a_new_number_or_user_id_stays_the_same(
+    message: dict[str, object], old: Identity, new: Identity
+) -> None:
+    found = reads({"type": "system", **message})
+    assert (found.kind, found.identity_kind, found.sender, found.also_known_as) == (
+        "identity",
+        old.kind,
+        old.value,
+        (new,),
+    )
+
+
+def test_the_field_user_id_update_renames_a_person() -> None:
+    update = {"user_id": {"previous": "US.1", "current": "US.2"}, "timestamp": "1764000000"}
+    (found,) = read(change(field="user_id_update", user_id_update=[update]))
+    assert (found.kind, found.sender, found.also_known_as) == ("identity", "US.1", (Identity("bsuid", "US.2"),))
+
+
+def test_what_a_human_wrote_in_the_business_app_is_an_echo() -> None:
+    echo = {"from": "15550783881", "to": "16505551234", "id": "wamid.E", "type": "text", "text": {"body": "I am on it"}}
+    (found,) = read(change(field="smb_message_echoes", message_echoes=[echo]))
+    assert (found.kind, found.sender, found.content) == ("echo", "16505551234", "I am on it")
+
+
+def test_an_error_that_meta_reports_out_of_band_is_kept() -> None:
+    raw = msgspec.json.encode(envelope(change(errors=[{"code": 130429, "title": "Rate limit hit"}])))
+    (left,) = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw).unread
+    assert b"130429" in left.raw
+
+
+def test_more_than_a_thousand_updates_are_kept_unread_behind_the_first_thousand() -> None:
+    messages = [TEXT | {"id": f"wamid.{number}"} for number in range(1003)]
+    callback = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), msgspec.json.encode(envelope(change(messages=messages))))
+    assert (len(callback.messages), len(callback.unread)) == (1000, 3)
+
+
+def test_a_status_brings_what_it_costs_and_whether_the_channel_is_down() -> None:
+    pricing = {"billable": True, "pricing_model": "PMP", "type": "regular", "category": "service"}
+    sent = {"id": "wamid.B", "status": "sent", "timestamp": "1764000001", "pricing": pricing}
+    failed = {"id": "wamid.C", "status": "failed", "timestamp": "1764000001", "errors": [{"code": 131042}]}
+    raw = msgspec.json.encode(envelope(change(statuses=[sent, failed])))
+    first, second = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw).statuses
+    assert (first.pricing, first.channel_down) == (Pricing("service", "regular"), False)
+    assert (second.error_reason, second.channel_down) == ("payment_problem", True)
+
+
+def test_a_status_of_another_programs_message_is_none_of_ours() -> None:
+    status = {"id": "wamid.B", "status": "sent", "timestamp": "1", "biz_opaque_callback_data": "order-17"}
+    raw = msgspec.json.encode(envelope(change(statuses=[status])))
+    assert CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw).ignored == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "body"),
+    [
+        (
+            Media(kind="document", link="https://x.y/a.pdf", caption="Menu", filename="menu.pdf"),
+            "document",
+            {"link": "https://x.y/a.pdf", "caption": "Menu", "filename": "menu.pdf"},
+        ),
+        (Media(kind="audio", link="https://x.y/a.ogg", caption="unused"), "audio", {"link": "https://x.y/a.ogg"}),
+        (
+            Buttons(text="Continue?", buttons=(Button(id="y", title="Yes"),), footer="Blum"),
+            "interactive",
+            {
+                "type": "button",
+                "body": {"text": "Continue?"},
+                "footer": {"text": "Blum"},
+                "action": {"buttons": [{"type": "reply", "reply": {"id": "y", "title": "Yes"}}]},
+            },
+        ),
+        (
+            Choices(text="Pick", button="Options", sections=(Section(rows=(Row(id="1", title="One"),)),)),
+            "interactive",
+            {
+                "type": "list",
+                "body": {"text": "Pick"},
+                "action": {"button": "Options", "sections": [{"rows": [{"id": "1", "title": "One"}]}]},
+            },
+        ),
+        (
+            Template(name="order_ready", language="en_US", parameters=("Ana\n\tB    C",)),
+            "template",
+            {
+                "name": "order_ready",
+                "language": {"code": "en_US"},
+                "components": [{"type": "body", "parameters": [{"type": "text", "text": "Ana B C"}]}],
+            },
+        ),
+    ],
+)
+async def test_every_kind_of_content_is_sent_as_meta_wants_it(
+    content: Content, kind: str, body: object, http: aiohttp.ClientSession, far_end: FarEnd
+) -> None:
+    far_end.then = [TestWhatsAppCloud().accepted()[0]]
+    message = replace(outgoing(), content=content, quotes="wamid.Q")
+    await CHANNELS["WHATSAPP_CLOUD"].send(account_at(far_end.url), message, http)
+    sent = far_end.calls[0].json()
+    assert (sent["type"], sent[kind], sent["context"]) == (kind, body, {"message_id": "wamid.Q"})
+
+
+async def test_a_message_that_cannot_go_to_a_user_id_goes_to_the_phone(
+    http: aiohttp.ClientSession, far_end: FarEnd
+) -> None:
+    far_end.then = [meta_error(400, 131062), TestWhatsAppCloud().accepted()[0]]
+    message = replace(outgoing("US.1349"), also_to="16505551234")
+    await CHANNELS["WHATSAPP_CLOUD"].send(account_at(far_end.url), message, http)
+    assert [(call.json().get("recipient"), call.json().get("to")) for call in far_end.calls] == [
+        ("US.1349", None),
+        (None, "+16505551234"),
+    ]
+
+
+async def test_a_sign_of_life_marks_read_and_shows_typing_in_one_call(
+    http: aiohttp.ClientSession, far_end: FarEnd
+) -> None:
+    far_end.then = [Say(200, {"success": True})]
+    channel = CHANNELS["WHATSAPP_CLOUD"]
+    assert await channel.sign(account_at(far_end.url), Sign("16505551234", "wamid.A", typing=True), http)
+    assert not await channel.sign(account_at(far_end.url), Sign("16505551234", None, typing=False), http)
+    assert [call.json() for call in far_end.calls] == [
+        {
+            "messaging_product": "whatsapp",
+            "status": "read",
+            "message_id": "wamid.A",
+            "typing_indicator": {"type": "text"},
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("say", "error"),
+    [
+        (Say(200, {"status": "CONNECTED"}), None),
+        (Say(200, {}), None),
+        (Say(200, {"status": "BANNED"}), ChannelDown),
+        (meta_error(401, 190), ChannelDown),
+        (Say(503, b""), Temporary),
+    ],
+    ids=str,
+)
+async def test_a_number_is_asked_how_it_is(
+    say: Say, error: type[Exception] | None, http: aiohttp.ClientSession, far_end: FarEnd
+) -> None:
+    far_end.then = [say]
+    checking = CHANNELS["WHATSAPP_CLOUD"].check(account_at(far_end.url), http)
+    if error is None:
+        await checking
+    else:
+        with pytest.raises(error):
+            await checking
+    assert (far_end.calls[0].method, far_end.calls[0].path) == ("GET", f"/v25.0/{NUMBER}")
+
+
+def test_a_long_answer_is_cut_into_messages_that_whatsapp_takes() -> None:
+    parts = CHANNELS["WHATSAPP_CLOUD"].render("**Hours**\n\n" + "We are open every day. " * 500)
+    assert all(0 < len(part) <= MAX_TEXT_CHARS for part in parts)
+    assert parts[0].startswith("*Hours*")
+    assert " ".join(parts).count("We are open every day.") == 500

@@ -5,7 +5,7 @@ import pytest
 
 from replyline.channels import CHANNELS
 from replyline.channels.whatsapp_cloud.errors import RULES, reason_of
-from replyline.errors import JobError, Permanent, RateLimited, Temporary
+from replyline.errors import ChannelDown, JobError, Permanent, RateLimited, Temporary
 from tests.channels.contract_suite import outgoing
 from tests.channels.far_end import FarEnd, Say
 from tests.channels.test_whatsapp_cloud import account_at, meta_error
@@ -23,16 +23,16 @@ async def failure(say: Say, http: aiohttp.ClientSession, far_end: FarEnd) -> Job
 @pytest.mark.parametrize(
     ("code", "kind", "reason"),
     [
-        (190, Permanent, "token_invalid"),
-        (0, Permanent, "token_invalid"),
-        (3, Permanent, "no_permission"),
-        (200, Permanent, "no_permission"),
-        (299, Permanent, "no_permission"),
+        (190, ChannelDown, "token_invalid"),
+        (0, ChannelDown, "token_invalid"),
+        (3, ChannelDown, "no_permission"),
+        (200, ChannelDown, "no_permission"),
+        (299, ChannelDown, "no_permission"),
         (100, Permanent, "invalid_parameter"),
-        (368, Permanent, "policy_block"),
+        (368, ChannelDown, "policy_block"),
         (131026, Permanent, "undeliverable"),
         (131047, Permanent, "window_closed"),
-        (131048, Permanent, "spam_restriction"),
+        (131048, ChannelDown, "spam_restriction"),
         (4, RateLimited, "app_rate_limit"),
         (80007, RateLimited, "account_rate_limit"),
         (130429, RateLimited, "throughput_reached"),
@@ -111,6 +111,23 @@ async def test_the_details_are_told_in_either_form(data: object, http: aiohttp.C
 
 def test_every_wait_is_a_wait_and_every_code_has_a_reason() -> None:
     for code, rule in RULES.items():
-        assert (rule.after_s > 0) == (rule.action == "later"), code
+        assert rule.after_s > 0 or rule.action != "later", code
+        assert rule.after_s == 0 or rule.action in {"later", "channel"}, code
+        assert (rule.scope == "job" and rule.growth == 1) or rule.action == "later", code
         assert rule.reason.isidentifier(), code
     assert reason_of(987_654) == "meta_987654"
+
+
+async def test_a_limit_says_whom_it_is_about_and_grows(http: aiohttp.ClientSession, far_end: FarEnd) -> None:
+    pair = await failure(meta_error(429, 131056), http, far_end)
+    assert isinstance(pair, RateLimited)
+    assert (pair.scope, pair.after, pair.growth) == ("recipient", 1, 4)
+    number = await failure(meta_error(429, 130429), http, far_end)
+    assert isinstance(number, RateLimited)
+    assert number.scope == "account"
+
+
+async def test_a_code_that_is_worth_one_more_try_says_so(http: aiohttp.ClientSession, far_end: FarEnd) -> None:
+    error = await failure(meta_error(400, 135000), http, far_end)
+    assert isinstance(error, Temporary)
+    assert error.tries == 2

@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from replyline.channels import CHANNELS, Callback, Channel, ChannelAccount, ForgedCallback
-from replyline.channels.whatsapp_qr import SIGNATURE_TOLERANCE_S
-from replyline.errors import JobError, Permanent, RateLimited, Temporary
+from replyline.channels.whatsapp_qr.events import SIGNATURE_TOLERANCE_S
+from replyline.errors import ChannelDown, JobError, Permanent, RateLimited, Temporary
+from replyline.jobs import Identity
 from tests.channels.contract_suite import ChannelContract, make_account, outgoing
 from tests.channels.far_end import Call, FarEnd, Say
 
@@ -141,16 +142,79 @@ def test_a_person_is_known_without_the_device_and_answered_where_they_wrote(
         a_message(**{"from": "@lid"}),
         a_message(text=""),
         a_message(text="\x00"),
-        a_message(id=""),
-        event("session", state="open"),
-        event("something_new"),
-        event("status", wa_id="3EB0A", status="pending"),
-        event("status", wa_id="", status="sent"),
+        a_message(type="edit"),
+        a_message(type="revoke", target=""),
     ],
     ids=lambda what: str(what["data"]),
 )
 def test_what_asks_for_no_answer_is_counted(what: object) -> None:
     assert parse(what) == Callback(ignored=1)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        a_message(id=""),
+        event("something_new"),
+        event("session"),
+        event("status", wa_id="3EB0A", status="pending"),
+        event("status", wa_id="", status="sent"),
+    ],
+    ids=lambda what: str(what["data"]),
+)
+def test_what_is_not_understood_is_kept_as_it_came(what: dict[str, object]) -> None:
+    (left,) = parse(what).unread
+    assert msgspec.json.decode(left.raw) == what["data"]
+    assert parse(what) == Callback(unread=(left,))
+
+
+@pytest.mark.parametrize(
+    ("more", "kind", "content", "target"),
+    [
+        ({"type": "reaction", "text": "👍", "target": "3EB0X"}, "reaction", "[reaction] 👍", "3EB0X"),
+        ({"type": "edit", "text": "Until 7?", "target": "3EB0X"}, "edit", "Until 7?", "3EB0X"),
+        ({"type": "revoke", "text": "", "target": "3EB0X"}, "revoke", "[deleted]", "3EB0X"),
+        ({"type": "unknown", "text": ""}, "unsupported", "[unsupported]", None),
+        ({"type": "image", "text": "Is this fresh?"}, "message", "[image] Is this fresh?", None),
+        ({"type": "sticker", "text": ""}, "message", "[sticker]", None),
+        ({"from_me": True, "text": "I am on it"}, "echo", "I am on it", None),
+    ],
+)
+def test_every_kind_of_event_is_told_apart(
+    more: dict[str, object], kind: str, content: str, target: str | None
+) -> None:
+    (found,) = parse(a_message(**more)).messages
+    assert (found.kind, found.content, found.target_id) == (kind, content, target)
+
+
+def test_the_other_address_of_a_person_links_the_two() -> None:
+    (found,) = parse(a_message(**{"from": "123456@lid", "alt": "5511999999999:3@s.whatsapp.net"})).messages
+    assert (found.identity_kind, found.also_known_as) == ("lid", (Identity("phone", "5511999999999"),))
+    (alone,) = parse(a_message(alt="120363@g.us")).messages
+    assert alone.also_known_as == ()
+
+
+@pytest.mark.parametrize(
+    ("state", "down"),
+    [
+        ("open", None),
+        ("connecting", None),
+        ("closed", None),
+        ("qr", "session_not_paired"),
+        ("logged_out", "session_logged_out"),
+        ("banned", "session_banned"),
+    ],
+)
+def test_a_session_says_whether_anything_can_be_sent(state: str, down: str | None) -> None:
+    report = parse(event("session", state=state, last_error={"code": "x", "message": "why"})).session
+    assert report is not None
+    assert (report.state, report.down, report.detail) == (state, down, "why")
+
+
+def test_a_message_that_whatsapp_refused_says_why() -> None:
+    error = {"code": "463", "message": "reach-out time-lock"}
+    (status,) = parse(event("status", wa_id="3EB0A", status="failed", error=error)).statuses
+    assert (status.error_reason, status.error_code, status.error_detail) == ("restricted", 463, "reach-out time-lock")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +240,12 @@ async def test_a_send_is_what_the_gateway_expects(http: aiohttp.ClientSession, f
     (call,) = far_end.calls
     assert (call.method, call.path) == ("POST", "/v1/sessions/shop/messages")
     assert call.headers["authorization"] == "Bearer gateway-token"
-    assert call.json() == {"to": "123456@lid", "type": "text", "text": text.content}
+    assert call.json() == {
+        "to": "123456@lid",
+        "type": "text",
+        "text": text.text,
+        "typing_ms": 1500 + 40 * len(text.text),
+    }
 
 
 async def test_a_repeat_that_the_gateway_recognises_is_accepted(http: aiohttp.ClientSession, far_end: FarEnd) -> None:
@@ -190,11 +259,17 @@ async def test_a_repeat_that_the_gateway_recognises_is_accepted(http: aiohttp.Cl
 @pytest.mark.parametrize(
     ("say", "kind", "reason"),
     [
-        (gateway_error(404, "unknown_session"), Permanent, "unknown_session"),
+        (gateway_error(404, "unknown_session"), ChannelDown, "session_unknown"),
+        (gateway_error(404, "not_found"), Permanent, "not_found"),
+        (gateway_error(410, "logged_out"), ChannelDown, "session_logged_out"),
+        (gateway_error(410, "banned"), ChannelDown, "session_banned"),
+        (gateway_error(421, "not_owner", retryable=True, retry_after_ms=500), RateLimited, "not_owner"),
+        (gateway_error(422, "key_reused"), Permanent, "key_reused"),
+        (gateway_error(429, "capped", retryable=True, retry_after_ms=9000), RateLimited, "capped"),
         (gateway_error(409, "not_connected", retryable=True, retry_after_ms=3000), RateLimited, "not_connected"),
         (gateway_error(409, "in_flight", retryable=True), RateLimited, "in_flight"),
         (gateway_error(423, "restricted", retryable=True), Permanent, "restricted"),
-        (gateway_error(401, "unauthorized"), Permanent, "unauthorized"),
+        (gateway_error(401, "unauthorized"), ChannelDown, "gateway_unauthorized"),
         (gateway_error(500, "internal", retryable=True), Temporary, "internal"),
         (Say(504, b"<html>"), Temporary, "http_504"),
         (Say(429, b""), RateLimited, "http_429"),

@@ -17,12 +17,13 @@ from replyline.store.moves import Moves
 from replyline.store.moves.accept import Accept, Accepted
 from replyline.store.moves.answer import AiUse, Answer, Answered
 from replyline.store.moves.give_up import Consequence, GivenUp
+from replyline.store.moves.health import Unhealthy, heal, mark_unhealthy
 from replyline.store.moves.receive import Receive, Received
 from replyline.store.moves.route import Route
 from replyline.store.moves.setbacks import Failure
 from replyline.store.moves.settle import Settle
 from replyline.store.moves.work import Run
-from replyline.store.outbox import NewJob
+from replyline.store.outbox import NewJob, Outbox
 from replyline.store.reads import Reads
 from replyline.store.turns import OpenTurn, Turn
 from tests.make import make_channel, make_chatbot, make_customer
@@ -162,6 +163,20 @@ class Scene:
         consequence = Consequence(conversation_id=job.conversation_id, failed_message_id=job.message_id)
         assert await self.moves.give_up(GivenUp(run_of(job_id), "undeliverable", failure(), consequence))
         return job_id
+
+    async def fall_ill(self, reason: str, *, probe_after_s: float = 60) -> bool:
+        """The channel cannot send."""
+        outbox = Outbox()
+        sick = Unhealthy(self.channel.id, self.customer.id, reason, f"because of {reason}", probe_after_s)
+        async with self.database.transaction() as connection:
+            return await mark_unhealthy(connection, sick, outbox)
+
+    async def get_well(self) -> list[NewJob]:
+        """The channel can send again; what is published then."""
+        outbox = Outbox()
+        async with self.database.transaction() as connection:
+            assert await heal(connection, self.channel.id, customer_id=self.customer.id, outbox=outbox)
+        return outbox.jobs
 
     async def outbound(self) -> list[tuple[str, str]]:
         """Our messages as (content, status), in their order."""

@@ -100,7 +100,7 @@ async def test_a_queue_is_shown_paused_and_resumed(door: Door, scene: Scene) -> 
     resumed = await door.operator("POST", "/v1/queues/incoming-messages/resume")
     assert (resumed.json["paused"], resumed.json["waiting"]) == (False, 1)
     names = [entry["name"] for entry in (await door.operator("GET", "/v1/queues")).entries]
-    assert (len(names), names[0], names[-1]) == (7, "incoming-messages", "dead-letter")
+    assert (len(names), names[0], names[-1]) == (8, "incoming-messages", "dead-letter")
     oldest = resumed.json["oldestS"]
     assert isinstance(oldest, float)
     assert 0 <= oldest < 60

@@ -3,39 +3,28 @@
 import hashlib
 import hmac
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 
 import msgspec
 
 from replyline.channels.contract import (
     Callback,
     ChannelAccount,
-    DeliveryStatus,
     ForgedCallback,
     InboundMessage,
     StatusUpdate,
     UnreadableCallback,
     UnreadItem,
 )
-from replyline.channels.reading import UNREADABLE, is_id, items, our_id, part, seconds, text
+from replyline.channels.reading import UNREADABLE, is_id, items, part, seconds, text
 from replyline.channels.signatures import same
 from replyline.channels.whatsapp_cloud.content import Said, said_in
-from replyline.channels.whatsapp_cloud.errors import is_channel_down, reason_of
+from replyline.channels.whatsapp_cloud.statuses import read_status
 from replyline.jobs import Identity, IdentityKind
-from replyline.statuses import Pricing
 
 MAX_ITEMS = 1_000
 """Updates that Meta puts into one callback at most (WhatsApp Cloud API, "Webhooks": up to 1,000); what is more is left unread."""
 
 _MAX_NAME_CHARS = 512
-_MAX_DETAIL_CHARS = 1000
-_STATUSES: dict[str, DeliveryStatus] = {
-    "sent": "SENT",
-    "delivered": "DELIVERED",
-    "read": "READ",
-    "played": "READ",
-    "failed": "FAILED",
-}
 
 
 class _Profile(msgspec.Struct):
@@ -103,31 +92,6 @@ class _UserIdUpdate(msgspec.Struct):
     user_id: _UserId
     wa_id: str | None = None
     timestamp: str | float | None = None
-
-
-class _ErrorData(msgspec.Struct):
-    details: str | None = None
-
-
-class _StatusError(msgspec.Struct):
-    code: int
-    title: str | None = None
-    message: str | None = None
-    error_data: msgspec.Raw = msgspec.Raw()
-
-
-class _Pricing(msgspec.Struct):
-    category: str
-    type: str = ""
-
-
-class _Status(msgspec.Struct):
-    id: str
-    status: str
-    timestamp: str | float | None = None
-    biz_opaque_callback_data: str | None = None
-    errors: msgspec.Raw = msgspec.Raw()
-    pricing: msgspec.Raw = msgspec.Raw()
 
 
 def verify(account: ChannelAccount, headers: Mapping[str, str], raw: bytes) -> None:
@@ -227,7 +191,7 @@ class _Reader:
                 for raw_message in self._bounded(value.messages):
                     self._add(_message(raw_message, names), raw_message)
                 for raw_status in self._bounded(value.statuses):
-                    self._add(_status(raw_status), raw_status)
+                    self._add(read_status(raw_status), raw_status)
                 for raw_error in self._bounded(value.errors):
                     self.leave("Meta reports an error", raw_error)
             case "smb_message_echoes":
@@ -334,15 +298,15 @@ def _system(message: _Message) -> InboundMessage | str:
 
 def _user_id_update(raw: msgspec.Raw) -> InboundMessage | str:
     """A person's business-scoped id is another now (contracts §2.7: the field `user_id_update`)."""
-    update = part(raw, _UserIdUpdate) if bytes(raw) else None
-    if update is None:
+    found = part(raw, _UserIdUpdate) if bytes(raw) else None
+    if found is None:
         return "a user_id_update cannot be read"
-    previous, current = update.user_id.previous, update.user_id.current
+    previous, current = found.user_id.previous, found.user_id.current
     return _identity(
         f"user_id:{previous}:{current}",
         Identity("bsuid", previous),
         Identity("bsuid", current),
-        seconds(update.timestamp),
+        seconds(found.timestamp),
     )
 
 
@@ -379,37 +343,3 @@ def _echo(raw: msgspec.Raw) -> InboundMessage | str:
         provider_timestamp=seconds(message.timestamp),
         kind="echo",
     )
-
-
-def _status(raw: msgspec.Raw) -> StatusUpdate | str | None:
-    status = part(raw, _Status)
-    if status is None or not is_id(status.id):
-        return "a status cannot be read"
-    if status.status not in _STATUSES:
-        return f"a status {text(status.status, 60)}"
-    if status.biz_opaque_callback_data and our_id(status.biz_opaque_callback_data) is None:
-        return None  # another program's message on the same number
-    at = seconds(status.timestamp)
-    errors = [part(error, _StatusError) for error in items(status.errors)]
-    error = errors[0] if errors else None
-    pricing = part(status.pricing, _Pricing) if bytes(status.pricing) else None
-    return StatusUpdate(
-        external_id=status.id,
-        status=_STATUSES[status.status],
-        at=datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC),
-        message_id=our_id(status.biz_opaque_callback_data),
-        error_reason=reason_of(error.code) if error else None,
-        error_code=error.code if error and abs(error.code) < 2**31 else None,
-        error_title=text(error.title or error.message or "", _MAX_NAME_CHARS) if error else None,
-        error_detail=_detail(error) if error else None,
-        pricing=None if pricing is None else Pricing(text(pricing.category, 60), text(pricing.type, 60)),
-        channel_down=error is not None and is_channel_down(error.code),
-    )
-
-
-def _detail(error: _StatusError) -> str:
-    data = part(error.error_data, _ErrorData) if bytes(error.error_data) else None
-    words = [f"{error.code}: {error.title or error.message}"]
-    if data is not None and data.details:
-        words.append(data.details)
-    return text(": ".join(words), _MAX_DETAIL_CHARS)

@@ -1,0 +1,179 @@
+/** The calls of docs/qr-gateway.md over HTTP. */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import Fastify from 'fastify';
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { Logger } from 'pino';
+import type { Gateway } from './gateway.js';
+import { readJid } from './jid.js';
+import { Refusal } from './refusal.js';
+import type { SessionConfig } from './session.js';
+
+/** 65,536 characters, each of them escaped, and what is around them. */
+const MAX_BODY_BYTES = 512 * 1024;
+const OPEN_PATHS = /^\/(health$|_script\/)/;
+
+const ID = { type: 'object', properties: { id: { type: 'string', pattern: '^[A-Za-z0-9._-]{1,100}$' } } };
+const CONFIG = {
+  type: 'object',
+  required: ['webhook_url', 'webhook_secret'],
+  properties: {
+    webhook_url: { type: 'string', maxLength: 2000, pattern: '^https?://[^/\\s]+' },
+    webhook_secret: { type: 'string', minLength: 1, maxLength: 1000 },
+    label: { type: ['string', 'null'], maxLength: 200 },
+  },
+};
+const PHONE = {
+  type: 'object',
+  required: ['phone'],
+  properties: { phone: { type: 'string', pattern: '^\\+?[0-9]{5,20}$' } },
+};
+const KEY = {
+  type: 'object',
+  required: ['idempotency-key'],
+  properties: { 'idempotency-key': { type: 'string', minLength: 1, maxLength: 128 } },
+};
+const TO = { type: 'string', minLength: 1, maxLength: 100 };
+const WA_ID = { type: 'string', minLength: 1, maxLength: 128 };
+const MESSAGE = {
+  type: 'object',
+  required: ['to', 'type', 'text'],
+  properties: {
+    to: TO,
+    type: { const: 'text' },
+    text: { type: 'string', minLength: 1, maxLength: 65_536 },
+    reply_to: { anyOf: [WA_ID, { type: 'null' }] },
+    typing_ms: { type: 'integer', minimum: 0, maximum: 20_000 },
+  },
+};
+const READ = {
+  type: 'object',
+  required: ['to', 'message_ids'],
+  properties: { to: TO, message_ids: { type: 'array', minItems: 1, maxItems: 100, items: WA_ID } },
+};
+const TYPING = { type: 'object', required: ['to', 'on'], properties: { to: TO, on: { type: 'boolean' } } };
+
+interface Id {
+  Params: { id: string };
+}
+interface Put extends Id {
+  Body: Omit<SessionConfig, 'label'> & { label?: string | null };
+}
+interface Pair extends Id {
+  Body: { phone: string };
+}
+interface Send extends Id {
+  Headers: { 'idempotency-key': string };
+  Body: { to: string; text: string; reply_to?: string | null; typing_ms?: number };
+}
+interface Read extends Id {
+  Body: { to: string; message_ids: string[] };
+}
+interface Typing extends Id {
+  Body: { to: string; on: boolean };
+}
+
+/** The server, not yet listening. Every answer that is no success is a Refusal. */
+export function makeServer(gateway: Gateway, token: string, log: Logger): FastifyInstance {
+  const app = Fastify({
+    bodyLimit: MAX_BODY_BYTES,
+    routerOptions: { maxParamLength: 300 },
+    // What was sent is what is meant: "1" is no number, and nothing is cut away.
+    ajv: { customOptions: { coerceTypes: false, removeAdditional: false, allowUnionTypes: true } },
+  });
+  takeEmptyBodies(app);
+  app.setErrorHandler((error: FastifyError, request, reply) => refuse(refusalOf(error, request, log), reply));
+  app.setNotFoundHandler((_request, reply) => refuse(new Refusal('not_found', 'there is no such call'), reply));
+  app.addHook('onRequest', async (request) => {
+    const path = request.url.split('?')[0] ?? '';
+    if (!OPEN_PATHS.test(path) && !isToken(request.headers.authorization, token)) {
+      throw new Refusal('unauthorized', 'the token is wrong');
+    }
+  });
+  app.get('/health', async () => ({ status: 'ok' }));
+  addSessionCalls(app, gateway);
+  addMessageCalls(app, gateway);
+  return app;
+}
+
+function addSessionCalls(app: FastifyInstance, gateway: Gateway): void {
+  const at = '/v1/sessions/:id';
+  app.put<Put>(at, { schema: { params: ID, body: CONFIG } }, async ({ params, body }) => {
+    const { webhook_url, webhook_secret, label = null } = body;
+    return (await gateway.put(params.id, { webhook_url, webhook_secret, label })).view;
+  });
+  app.get<Id>(at, { schema: { params: ID } }, async ({ params }) => (await gateway.find(params.id)).view);
+  app.post<Pair>(`${at}/pair`, { schema: { params: ID, body: PHONE } }, ({ params, body }) =>
+    gateway.change(params.id, (session) => session.pair(body.phone.replace('+', ''))),
+  );
+  app.post<Id>(`${at}/restart`, { schema: { params: ID } }, ({ params }) =>
+    gateway.change(params.id, (session) => {
+      session.restart();
+      return session.view;
+    }),
+  );
+  app.post<Id>(`${at}/logout`, { schema: { params: ID } }, ({ params }) =>
+    gateway.change(params.id, async (session) => {
+      await session.logout();
+      return session.view;
+    }),
+  );
+  app.delete<Id>(at, { schema: { params: ID } }, async ({ params }, reply) => {
+    await gateway.remove(params.id);
+    return reply.code(204).send();
+  });
+}
+
+function addMessageCalls(app: FastifyInstance, gateway: Gateway): void {
+  const at = '/v1/sessions/:id';
+  const message = { params: ID, headers: KEY, body: MESSAGE };
+  app.post<Send>(`${at}/messages`, { schema: message }, async ({ params, headers, body }, reply) => {
+    const session = await gateway.find(params.id);
+    const order = { to: person(body.to), text: body.text, reply_to: body.reply_to ?? null };
+    const answer = await session.send(headers['idempotency-key'], order, body.typing_ms ?? 0);
+    return reply.code(answer.repeated ? 200 : 202).send(answer.body);
+  });
+  app.post<Read>(`${at}/read`, { schema: { params: ID, body: READ } }, async ({ params, body }, reply) => {
+    const session = await gateway.find(params.id);
+    await session.read(person(body.to), body.message_ids);
+    return reply.code(202).send({});
+  });
+  app.post<Typing>(`${at}/typing`, { schema: { params: ID, body: TYPING } }, async ({ params, body }, reply) => {
+    const session = await gateway.find(params.id);
+    await session.typing(person(body.to), body.on);
+    return reply.code(202).send({});
+  });
+}
+
+function person(to: string): string {
+  const jid = readJid(to);
+  if (jid === null) throw new Refusal('invalid', '`to` is neither a phone number nor the address of one person');
+  return jid;
+}
+
+/** Fastify refuses an empty body that is said to be JSON; callers that set the header on every call are none the wiser. */
+function takeEmptyBodies(app: FastifyInstance): void {
+  const parse = app.getDefaultJsonParser('error', 'error');
+  app.removeContentTypeParser('application/json');
+  app.addContentTypeParser<string>('application/json', { parseAs: 'string' }, (request, body, done) =>
+    body === '' ? done(null, undefined) : parse(request, body, done),
+  );
+}
+
+/** Both sides are hashed, so that neither the time taken nor the length tells anything of the token. */
+function isToken(header: string | undefined, token: string): boolean {
+  const hash = (text: string): Buffer => createHash('sha256').update(text).digest();
+  return timingSafeEqual(hash(header ?? ''), hash(`Bearer ${token}`));
+}
+
+function refusalOf(error: FastifyError | Refusal, request: FastifyRequest, log: Logger): Refusal {
+  if (error instanceof Refusal) return error;
+  if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE') return new Refusal('too_large', 'the body is too large');
+  if ('validation' in error && error.validation) return new Refusal('invalid', error.message);
+  if (error.statusCode !== undefined && error.statusCode < 500) return new Refusal('invalid', 'the body is not JSON');
+  log.error({ call: `${request.method} ${request.routeOptions.url}`, reason: error.message }, 'a call failed');
+  return new Refusal('internal', 'the gateway failed', 5000);
+}
+
+function refuse(refusal: Refusal, reply: FastifyReply): FastifyReply {
+  return reply.code(refusal.status).send(refusal.body);
+}
