@@ -13,12 +13,15 @@ UV_VERSION := 0.13.9
 TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 2 ] && echo $$n || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format node chaos bench bench-queue lock clean
+.PHONY: help run test check format gateway node chaos chaos-channels bench bench-queue lock clean
+# The QR gateway is built where Node is new enough; without it everything but real telephones by QR works.
+GATEWAY := $(shell node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null && command -v npm >/dev/null \
+	&& echo gateway/dist/.built)
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(STAMP) ## start everything on this machine, with a demo customer and stand-ins (Ctrl-C stops)
+run: $(STAMP) $(GATEWAY) ## start everything on this machine, with a demo customer and stand-ins (Ctrl-C stops)
 	$(BIN)/replyline start --demo
 
 test: $(STAMP) ## run all tests, on servers of their own
@@ -38,11 +41,20 @@ format: $(STAMP) ## put the code into shape
 chaos: $(STAMP) ## kill, cut and wipe what the pipeline depends on, with hundreds of messages in flight, and count
 	$(BIN)/pytest tests/chaos --chaos-full -s
 
+chaos-channels: $(STAMP) gateway ## bend both WhatsApp channels over 1,000 messages, and count what was lost, doubled or out of order
+	$(BIN)/pytest tests/chaos_channels --chaos-full -s
+
 bench: $(STAMP) node ## messages a second from door to sent, beside the same in BullMQ for Node
 	$(BIN)/python -m bench.pipeline
 
 bench-queue: $(STAMP) node ## the queue engine alone, beside BullMQ for Node and its Python package
 	$(BIN)/python -m bench.queue
+
+gateway: gateway/dist/.built ## build the WhatsApp QR gateway (Node 20 or newer)
+
+gateway/dist/.built: gateway/package-lock.json $(wildcard gateway/src/*.ts gateway/test/*.ts)
+	@npm ci --no-audit --no-fund --ignore-scripts --prefix gateway && npm run build --silent --prefix gateway \
+		&& touch gateway/dist/.built || echo "The QR gateway could not be built; everything but telephones by QR works."
 
 node: ## install what the comparisons with BullMQ for Node need (Node 20 or newer)
 	npm ci --no-audit --no-fund --ignore-scripts --prefix tests/broker/conformance

@@ -394,4 +394,9 @@ def _shape(event: dict[str, object]) -> dict[str, object]:
     """The names in an event and the status it tells of."""
     data = event["data"]
     assert isinstance(data, dict)
-    return {"top": sorted(event), "data": sorted(data), "status": data["status"], "direction": data["direction"]}
+    return {
+        "top": sorted(event),
+        "data": sorted(data),
+        "status": data.get("status"),
+        "direction": data.get("direction"),
+    }

@@ -72,8 +72,8 @@ export class Gateway {
 
   /** Change a session while nobody else does. Throws Refusal. */
   async change<T>(id: string, what: (session: Session) => T | Promise<T>): Promise<T> {
-    const session = await this.find(id);
-    return this.#inTurn(id, async () => what(session));
+    if (!this.#isKept(id)) throw new Refusal('unknown_session', 'there is no such session');
+    return this.#inTurn(id, async () => what(await this.#own(id)));
   }
 
   /** Forget a session with all its data. Throws Refusal. */
@@ -121,16 +121,17 @@ export class Gateway {
   }
 
   async #look(): Promise<void> {
-    for (const name of fs.readdirSync(this.#sessions)) {
-      const id = name.slice(0, -FOLDER.length);
-      if (!name.endsWith(FOLDER) || this.#owned.has(id) || !this.#isKept(id)) continue;
-      try {
-        await this.find(id);
-      } catch (error) {
-        if (error instanceof Refusal) continue;
-        this.log.error({ session: id, reason: (error as Error).message }, 'a session cannot be used');
-      }
-    }
+    const folders = fs.readdirSync(this.#sessions).filter((name) => name.endsWith(FOLDER));
+    const ids = folders.map((name) => name.slice(0, -FOLDER.length));
+    const others = ids.filter((id) => !this.#owned.has(id) && this.#isKept(id));
+    await Promise.all(
+      others.map((id) =>
+        this.find(id).catch((error: Error) => {
+          if (error instanceof Refusal) return;
+          this.log.error({ session: id, reason: error.message }, 'a session cannot be used');
+        }),
+      ),
+    );
   }
 
   #isKept(id: string): boolean {

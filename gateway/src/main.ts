@@ -1,5 +1,5 @@
 /** The gateway's process: reads the settings, joins the parts, and ends in order. */
-import { pino } from 'pino';
+import { destination, pino } from 'pino';
 import { baileys } from './baileys.js';
 import { Gateway } from './gateway.js';
 import { ScriptedWhatsApp } from './scripted.js';
@@ -10,7 +10,7 @@ import type { Settings } from './settings.js';
 /** A supervisor kills after five seconds what does not end by itself. */
 const CLOSING_MS = 4000;
 
-const log = pino({ base: { pid: process.pid } }, pino.destination({ fd: 2, sync: true }));
+const log = pino({ base: { pid: process.pid } }, destination({ fd: 2, sync: true }));
 
 async function main(settings: Settings): Promise<void> {
   const scripted = settings.socket === 'scripted' ? new ScriptedWhatsApp(settings.scriptLog) : null;

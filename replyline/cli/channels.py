@@ -35,7 +35,7 @@ from replyline.cli.records import (
     plain,
     rows,
 )
-from replyline.cli.running import CommandFailed, Exit
+from replyline.cli.running import CommandFailed, Exit, read_ready
 from replyline.errors import JobError
 from replyline.store import channels, unread
 from replyline.store.channels import FORMS, ChannelChanges
@@ -220,20 +220,25 @@ async def _changed(app: App, account: ChannelAccount, change: Change | None, pho
 
 
 async def _start(app: App, account: ChannelAccount) -> Session:
-    url = f"{app.settings.reached_at}/callbacks/whatsapp-qr/{account.channel_key}"
+    ready = read_ready(app.settings) or {}
+    api = app.settings.public_url or str(ready.get("api") or app.settings.reached_at)
+    url = f"{api.rstrip('/')}/callbacks/whatsapp-qr/{account.channel_key}"
     return await connect_session(account, app.http, callback_url=url, label=account.external_id)
 
 
 async def _pair(app: App, channel_id: uuid.UUID, customer: uuid.UUID, phone: str | None) -> None:
     """Show each new code until the telephone is paired."""
     found = await _with_account(app, channel_id, customer, lambda account: _changed(app, account, Change.START, phone))
-    shown = ""
+    shown = said = ""
     deadline = time.monotonic() + _PAIRING_S
     while found.state != "open":
         code = _code(found)
         if code and code != shown:
             shown = code
             _show_code(found)
+        elif not code and (state := _state(found)) != said:
+            said = state
+            console.print(state, style="dim")
         if time.monotonic() > deadline:
             raise CommandFailed(f"nobody paired within {_PAIRING_S:g} s; the session is {found.state}", Exit.FAILED)
         await asyncio.sleep(_LOOK_EVERY_S)
@@ -252,6 +257,11 @@ async def _with_account(
         return await work(account)
     except JobError as error:
         raise CommandFailed(str(error), Exit.UNAVAILABLE) from error
+
+
+def _state(found: Session) -> str:
+    why = f": {found.last_error.message}" if found.last_error is not None else ""
+    return f"the session is {found.state}{why}"
 
 
 def _digits(phone: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from replyline.cli.gateway import Gateway
 from replyline.cli.running import CommandFailed, Exit
 from replyline.embedded.folder import open_lock_file
 from replyline.embedded.spawn import Streams, spawn
@@ -28,8 +29,9 @@ _LONGEST_PAUSE_S = 15.0
 @dataclass
 class _Child:
     name: str
-    arguments: list[str]
+    command: list[str]
     process: "subprocess.Popen[bytes]"
+    environment: dict[str, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     quick_ends: int = 0
     again_at: float = 0.0
@@ -52,8 +54,23 @@ class Children:
         self.standins = json.loads(await self._first_line(child, timeout_s))
         # Started again after a crash, they must be where everything was told they are.
         for name, url in self.standins.items():
-            child.arguments += ["--port", f"{name}={url.rpartition(':')[2]}"]
+            child.command += ["--port", f"{name}={url.rpartition(':')[2]}"]
         return self.standins
+
+    async def start_gateway(self, gateway: Gateway, timeout_s: float) -> str:
+        """Start the QR gateway and return its address."""
+        environment = gateway.environment(0)
+        child = self._start_command("gateway", gateway.command, environment, stdout=subprocess.PIPE)
+        url = str(json.loads(await self._first_line(child, timeout_s))["url"])
+        child.environment["GATEWAY_PORT"] = url.rpartition(":")[2]
+        return url
+
+    def give_up(self, name: str) -> None:
+        """Run no more what did not come up."""
+        for child in self._children:
+            if child.name == name and child.process.poll() is None:
+                child.process.kill()
+        self._children = [child for child in self._children if child.name != name]
 
     async def start_serving(self) -> None:
         """Start the API and the workers."""
@@ -79,14 +96,15 @@ class Children:
                 log.error("start.child_ended", child=child.name, code=child.process.returncode, again_in_s=pause)
                 child.quick_ends, child.again_at = quick, now + pause
             if now >= child.again_at:
-                process = self._spawn(
-                    child.name, child.arguments, subprocess.DEVNULL if child.name == "standins" else None
+                quiet = subprocess.DEVNULL if child.name in {"standins", "gateway"} else None
+                process = self._spawn(child.name, child.command, child.environment, quiet)
+                self._children[index] = _Child(
+                    child.name, child.command, process, child.environment, quick_ends=child.quick_ends
                 )
-                self._children[index] = _Child(child.name, child.arguments, process, quick_ends=child.quick_ends)
 
     async def stop(self, drain_s: float) -> None:
         """SIGTERM to all: the door first, so that nothing new comes, then the workers, then what they talk to."""
-        for prefix, patience_s in (("api", 10.0), ("worker", drain_s + 10.0), ("standins", 5.0)):
+        for prefix, patience_s in (("api", 10.0), ("worker", drain_s + 10.0), ("gateway", 6.0), ("standins", 5.0)):
             group = [child.process for child in self._children if child.name.startswith(prefix)]
             for process in group:
                 if process.poll() is None:
@@ -102,29 +120,37 @@ class Children:
                     process.stdout.close()
 
     def _start(self, name: str, arguments: list[str], stdout: int | None = None) -> _Child:
-        child = _Child(name, arguments, self._spawn(name, arguments, stdout))
-        self._children.append(child)
-        return child
-
-    def _spawn(self, name: str, arguments: list[str], stdout: int | None) -> "subprocess.Popen[bytes]":
         settings = self._settings
         environment = {
-            **os.environ,
             "REDIS_URL": settings.redis_url or "",
             "DATABASE_URL": settings.database_url or "",
             "REPLYLINE_SECRET_KEY": settings.secret_key or "",
             "REPLYLINE_DATA": str(settings.data.absolute()),
+            "REPLYLINE_PORT": str(self._port),
         }
         if self._demo:  # the demo customer's endpoint is on loopback, which webhooks refuse otherwise
             environment["REPLYLINE_WEBHOOK_ALLOW_PRIVATE"] = "true"
+        return self._start_command(name, [sys.executable, "-m", "replyline", *arguments], environment, stdout)
+
+    def _start_command(
+        self, name: str, command: list[str], environment: dict[str, str], stdout: int | None = None
+    ) -> _Child:
+        child = _Child(name, command, self._spawn(name, command, environment, stdout), environment)
+        self._children.append(child)
+        return child
+
+    def _spawn(
+        self, name: str, command: list[str], environment: dict[str, str], stdout: int | None
+    ) -> "subprocess.Popen[bytes]":
+        settings = self._settings
         lock = open_lock_file(settings.data / "processes", f"{name}.pid")
         try:
             process, _ = spawn(
-                [sys.executable, "-m", "replyline", *arguments],
+                command,
                 death_signal=signal.SIGTERM,
                 lock=lock,
                 account=None,
-                environment=environment,
+                environment={**os.environ, **environment},
                 streams=Streams(stdout=stdout),
                 folder=str(Path.cwd()),
             )

@@ -6,6 +6,7 @@ import secrets
 import stat
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
@@ -36,6 +37,14 @@ _KNOWLEDGE = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Telephone:
+    """The QR gateway beside us, to which a real telephone may be paired."""
+
+    gateway_url: str
+    token: str
+
+
 class Demo(msgspec.Struct):
     """What the demo consists of; kept in the data folder, so that the next start finds the same."""
 
@@ -45,6 +54,7 @@ class Demo(msgspec.Struct):
     channels: dict[str, dict[str, str]]
     access_token: str
     webhook_secret: str
+    telephone_channel: str = ""
 
     def described(self) -> dict[str, object]:
         """As it stands in ready.json."""
@@ -56,7 +66,9 @@ class Demo(msgspec.Struct):
         }
 
 
-async def prepare_demo(settings: Settings, vault: Vault, standins: Mapping[str, str], *, api: str) -> Demo:
+async def prepare_demo(
+    settings: Settings, vault: Vault, standins: Mapping[str, str], telephone: Telephone | None, *, api: str
+) -> Demo:
     """Make the demo, or find the one of an earlier start, and tell the stand-ins who they are talking to."""
     if settings.database_url is None:
         raise CommandFailed("the demo needs a database", Exit.WRONG_CALL)
@@ -69,6 +81,9 @@ async def prepare_demo(settings: Settings, vault: Vault, standins: Mapping[str, 
             demo = await _make(database, vault, standins)
             _keep(file, demo)
         await _move_addresses(database, vault, demo, standins)
+        if telephone is not None:
+            demo = await _connect_telephone(database, vault, demo, telephone)
+            _keep(file, demo)
     finally:
         await database.close()
     await _introduce(demo, standins, api)
@@ -125,9 +140,14 @@ async def _connect(
             {"graph_base": standins["whatsapp_cloud"]},
             {"app_secret": app_secret, "verify_token": verify_token, "access_token": access_token},
         ),
-        "WHATSAPP_QR": (_SESSION, {"gateway_url": standins["qr_gateway"]}, {"secret": qr_secret}),
+        "WHATSAPP_QR": (
+            _SESSION,
+            {"gateway_url": standins["qr_gateway"], "messages_per_minute": "0"},  # nobody is banned by a stand-in
+            {"secret": qr_secret},
+        ),
     }
     keys: dict[str, str] = {}
+    ids: dict[str, str] = {}
     site_key = ""
     for kind, (external_id, config, channel_secrets) in kinds.items():
         channel = await channels.create(
@@ -142,17 +162,48 @@ async def _connect(
             secrets=channel_secrets,
         )
         keys[kind] = channel.channel_key
+        ids[kind] = str(channel.id)
         site_key = channel.external_id if kind == "WIDGET" else site_key
     return {
-        "WIDGET": {"channel_key": keys["WIDGET"], "site_key": site_key},
+        "WIDGET": {"channel_id": ids["WIDGET"], "channel_key": keys["WIDGET"], "site_key": site_key},
         "WHATSAPP_CLOUD": {
+            "channel_id": ids["WHATSAPP_CLOUD"],
             "channel_key": keys["WHATSAPP_CLOUD"],
             "app_secret": app_secret,
             "verify_token": verify_token,
             "phone_number_id": _PHONE_NUMBER_ID,
         },
-        "WHATSAPP_QR": {"channel_key": keys["WHATSAPP_QR"], "secret": qr_secret, "session": _SESSION},
+        "WHATSAPP_QR": {
+            "channel_id": ids["WHATSAPP_QR"],
+            "channel_key": keys["WHATSAPP_QR"],
+            "secret": qr_secret,
+            "session": _SESSION,
+        },
     }
+
+
+async def _connect_telephone(database: Database, vault: Vault, demo: Demo, telephone: Telephone) -> Demo:
+    """A channel for a real telephone, which somebody may pair; its gateway's port is new at each start."""
+    customer_id = uuid.UUID(demo.customer_id)
+    known = uuid.UUID(demo.telephone_channel) if demo.telephone_channel else None
+    found = await channels.get(database, known, customer_id=customer_id) if known else None
+    config, token = {"gateway_url": telephone.gateway_url}, {"gateway_token": telephone.token}
+    if found is None:
+        found = await channels.create(
+            database,
+            vault,
+            customer_id=customer_id,
+            chatbot_id=uuid.UUID(demo.chatbot_id),
+            kind="WHATSAPP_QR",
+            name="Your telephone",
+            external_id=f"telephone-{demo.customer_id[-12:]}",
+            config=config,
+            secrets={"secret": secrets.token_urlsafe(24), **token},
+        )
+    else:
+        changes: channels.ChannelChanges = {"config": {**found.config, **config}, "secrets": token}
+        await channels.update(database, vault, found.id, customer_id=customer_id, changes=changes)
+    return msgspec.structs.replace(demo, telephone_channel=str(found.id))
 
 
 async def _move_addresses(database: Database, vault: Vault, demo: Demo, standins: Mapping[str, str]) -> None:
@@ -160,10 +211,10 @@ async def _move_addresses(database: Database, vault: Vault, demo: Demo, standins
     customer_id = uuid.UUID(demo.customer_id)
     addresses = {
         "WHATSAPP_CLOUD": {"graph_base": standins["whatsapp_cloud"]},
-        "WHATSAPP_QR": {"gateway_url": standins["qr_gateway"]},
+        "WHATSAPP_QR": {"gateway_url": standins["qr_gateway"], "messages_per_minute": "0"},
     }
     for channel in await channels.list_page(database, customer_id=customer_id):
-        if config := addresses.get(channel.kind):
+        if str(channel.id) != demo.telephone_channel and (config := addresses.get(channel.kind)):
             await channels.update(database, vault, channel.id, customer_id=customer_id, changes={"config": config})
     url = f"{standins['customer']}{_HOOK_PATH}"
     for endpoint in await webhooks.list_page(database, customer_id=customer_id):

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -59,6 +59,9 @@ def send(
     api_key: Annotated[
         str | None, typer.Option(help="Otherwise the demo customer's.", envvar="REPLYLINE_API_KEY", show_envvar=False)
     ] = None,
+    through: Annotated[
+        uuid.UUID | None, typer.Option("--channel-id", help="Where the chatbot has several of a kind.", metavar="ID")
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the reply.", min=1, max=3600)] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="The whole timeline as JSON, when it is over.")] = False,
 ) -> None:
@@ -73,21 +76,26 @@ def send(
         "content": text,
         "channel": channel.value,
     }
+    channel_id = str(through) if through else door.channel_ids.get(channel.value)
+    if channel_id:
+        body["channelId"] = channel_id
     run(_send(door, body, timeout, as_json=as_json))
 
 
 class _Door:
     """Where messages go in, and as whom."""
 
-    def __init__(self, api: str, api_key: str, chatbot_id: str) -> None:
+    def __init__(self, api: str, api_key: str, chatbot_id: str, channel_ids: Mapping[str, str]) -> None:
         self.api = api.rstrip("/")
         self.api_key = api_key
         self.chatbot_id = chatbot_id
+        self.channel_ids = channel_ids
 
 
 class _Demo(msgspec.Struct):
     api_key: str
     chatbot_id: str
+    channels: dict[str, dict[str, str]] = {}
 
 
 class _Ready(msgspec.Struct):
@@ -113,7 +121,10 @@ def _door(settings: Settings, api: str | None, api_key: str | None, chatbot: uui
             "`replyline start --demo` has both ready",
             Exit.WRONG_CALL,
         )
-    return _Door(api, api_key, chatbot_id)
+    # Of the demo's own chatbot only: another has channels of its own.
+    known = demo.channels if demo is not None and chatbot_id == demo.chatbot_id else {}
+    ids = {kind: channel["channel_id"] for kind, channel in known.items() if "channel_id" in channel}
+    return _Door(api, api_key, chatbot_id, ids)
 
 
 async def _send(door: _Door, body: dict[str, str], timeout_s: float, *, as_json: bool) -> None:

@@ -17,7 +17,8 @@ from rich.panel import Panel
 
 from replyline import logs
 from replyline.cli.children import Children
-from replyline.cli.demo import Demo, prepare_demo
+from replyline.cli.demo import Demo, Telephone, prepare_demo
+from replyline.cli.gateway import NoGateway, find_gateway
 from replyline.cli.opening import run
 from replyline.cli.output import errors
 from replyline.cli.running import CommandFailed, Exit, stop_on_signals
@@ -64,6 +65,7 @@ class _Start:
         self._valkey = None if settings.external_redis_url else EmbeddedValkey(settings.data)
         self._postgres = None if settings.database_url else EmbeddedPostgres(settings.data)
         self._stop = asyncio.Event()
+        self._without = ""
 
     async def run(self) -> None:
         stop_on_signals(self._stop)
@@ -93,17 +95,30 @@ class _Start:
         port = _free_port(settings.host, settings.port)
         children = Children(settings, port=port, demo=self._with_demo)
         try:
+            telephone = await self._start_gateway(children)
             demo = None
             if self._with_demo:
                 urls = await children.start_standins(_COMING_UP_S)
-                demo = await prepare_demo(settings, vault, urls, api=f"http://{settings.host}:{port}")
+                demo = await prepare_demo(settings, vault, urls, telephone, api=f"http://{settings.host}:{port}")
             await children.start_serving()
             await self._until_ready(f"http://{settings.host}:{port}", children)
-            self._announce(settings, port, children, demo)
+            self._announce(settings, port, children, demo, telephone)
             await self._supervise(children)
         finally:
             self._settings.ready_file.unlink(missing_ok=True)
             await children.stop(settings.drain_s)
+
+    async def _start_gateway(self, children: Children) -> Telephone | None:
+        """The QR gateway, where Node is there; without it everything but real telephones works."""
+        try:
+            gateway = find_gateway(self._settings.data)
+            return Telephone(await children.start_gateway(gateway, _COMING_UP_S), gateway.keys.token)
+        except NoGateway as reason:
+            self._without = str(reason)
+        except CommandFailed as error:
+            children.give_up("gateway")
+            self._without = f"the QR gateway did not come up: {error}"
+        return None
 
     async def _until_ready(self, api: str, children: Children) -> None:
         deadline = asyncio.get_running_loop().time() + _COMING_UP_S
@@ -121,7 +136,9 @@ class _Start:
                     raise CommandFailed(f"the API did not come up in {_COMING_UP_S:g} s", Exit.UNAVAILABLE)
                 await asyncio.sleep(_LOOK_EVERY_S)
 
-    def _announce(self, settings: Settings, port: int, children: Children, demo: Demo | None) -> None:
+    def _announce(
+        self, settings: Settings, port: int, children: Children, demo: Demo | None, telephone: Telephone | None
+    ) -> None:
         api = f"http://{settings.host}:{port}"
         ready: dict[str, object] = {
             "pid": os.getpid(),
@@ -129,6 +146,8 @@ class _Start:
             "redis_url": settings.redis_url,
             "database_url": settings.database_url,
         }
+        if telephone is not None:
+            ready["gateway"] = {"url": telephone.gateway_url, "token": telephone.token}
         lines = [f"API         {api}   (docs: {api}/docs, metrics: {api}/metrics)"]
         if demo is not None:
             ready |= {"standins": children.standins, "demo": demo.described()}
@@ -137,6 +156,13 @@ class _Start:
                 '            replyline send --channel WHATSAPP_CLOUD "Do you deliver on Sundays?"',
                 "Then        replyline trace MESSAGE · replyline queues · replyline dead-letters list",
             ]
+        if telephone is None:
+            lines.append(f"Telephone   none: {self._without}")
+        elif demo is not None:
+            pair = f"replyline channels session {demo.telephone_channel} --customer {demo.customer_id} start"
+            lines.append(f"Telephone   pair yours: {pair}")
+        else:
+            lines.append(f"Telephone   QR gateway at {telephone.gateway_url}")
         lines += [f"Data        {settings.data.absolute()}", "Stop        Ctrl-C"]
         _write_private(self._settings.ready_file, json.dumps(ready, indent=2))
         errors.print(Panel("\n".join(lines), title="Replyline is up", title_align="left", expand=False))

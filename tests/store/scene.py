@@ -2,13 +2,16 @@
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
 import asyncpg
+import msgspec
 
 from replyline.ids import new_id
 from replyline.jobs import ANY_JOB, ChannelKind, IncomingMessageJob, decode
+from replyline.statuses import DeliveryStatus, StatusUpdate
 from replyline.store.channels import Channel
 from replyline.store.chatbots import Chatbot
 from replyline.store.customers import Customer
@@ -21,7 +24,8 @@ from replyline.store.moves.health import Unhealthy, heal, mark_unhealthy
 from replyline.store.moves.receive import Receive, Received
 from replyline.store.moves.route import Route
 from replyline.store.moves.setbacks import Failure
-from replyline.store.moves.settle import Settle
+from replyline.store.moves.settle import Outcome, Settle
+from replyline.store.moves.statuses import ReportedStatus
 from replyline.store.moves.work import Run
 from replyline.store.outbox import NewJob, Outbox
 from replyline.store.reads import Reads
@@ -70,8 +74,10 @@ class Scene:
         async with self.database.connection() as connection:
             return await connection.fetchval(query, *values)
 
-    async def accept(self, text: str, *, sender: str = "ana", external_id: str | None = None) -> Accepted:
-        """A message at the door."""
+    async def accept(
+        self, text: str, *, sender: str = "ana", external_id: str | None = None, **more: object
+    ) -> Accepted:
+        """A message at the door; `more` are other fields of its job."""
         job = IncomingMessageJob(
             customer_id=self.customer.id,
             trace_id=new_id(),
@@ -83,6 +89,7 @@ class Scene:
             content=text,
             external_message_id=external_id,
         )
+        job = msgspec.structs.replace(job, **more)
         key = f"{self.channel.id}:{external_id}" if external_id else None
         return await self.moves.accept(Accept(job, self.customer.priority, key))
 
@@ -97,9 +104,11 @@ class Scene:
         assert isinstance(job, IncomingMessageJob)
         return await self.moves.receive(Receive(run_of(accepted.job_id), job))
 
-    async def hear(self, text: str, *, sender: str = "ana") -> uuid.UUID:
+    async def hear(
+        self, text: str, *, sender: str = "ana", external_id: str | None = None, **more: object
+    ) -> uuid.UUID:
         """Accept and save a message; its id."""
-        accepted = await self.accept(text, sender=sender)
+        accepted = await self.accept(text, sender=sender, external_id=external_id, **more)
         assert await self.receive(accepted) is Received.SAVED
         return accepted.message_id
 
@@ -148,13 +157,22 @@ class Scene:
         assert job.message_id is not None
         return await self.moves.route(Route(run_of(job_id), job, job.conversation_id, job.message_id))  # type: ignore[arg-type]
 
-    async def send(self, external_id: str, queue: str = "whatsapp-cloud-send") -> bool:
+    async def send(
+        self, external_id: str | None, queue: str = "whatsapp-cloud-send", *, outcome: Outcome = "sent"
+    ) -> bool:
         """Settle the one send."""
         (job_id,) = await self.waiting(queue)
         job = await self.job(job_id)
         assert job.conversation_id is not None
         assert job.message_id is not None
-        return await self.moves.settle(Settle(run_of(job_id), job.conversation_id, job.message_id, external_id))
+        return await self.moves.settle(
+            Settle(run_of(job_id), job.conversation_id, job.message_id, external_id, outcome=outcome)
+        )
+
+    async def report(self, external_id: str, status: DeliveryStatus, **more: object) -> bool:
+        """The channel says how far a message has come."""
+        update = replace(StatusUpdate(external_id, status, datetime.now(UTC)), **more)  # type: ignore[arg-type]
+        return await self.moves.apply_status(ReportedStatus(self.channel.id, self.customer.id, update))
 
     async def fail_send(self, queue: str = "whatsapp-cloud-send") -> uuid.UUID:
         """Give the one send up; its job."""

@@ -29,7 +29,7 @@ FROM conversations v WHERE v.channel_id = $1 AND v.contact_id = ANY($2::uuid[]) 
 _MOVE_MESSAGES = "UPDATE messages SET conversation_id = $2, seq = seq + $3 WHERE conversation_id = $1"
 _MOVE_JOBS = """
 UPDATE jobs SET conversation_id = $2,
-    payload = payload || jsonb_build_object('conversationId', $2::text)
+    payload = payload || jsonb_build_object('conversationId', $2::uuid)
       || CASE WHEN payload ? 'afterSeq'
               THEN jsonb_build_object('afterSeq', (payload ->> 'afterSeq')::bigint + $3,
                                       'throughSeq', (payload ->> 'throughSeq')::bigint + $3)
