@@ -4,7 +4,7 @@ import path from 'node:path';
 import type { Logger } from 'pino';
 import { Lease } from './lease.js';
 import { Refusal } from './refusal.js';
-import { Session } from './session.js';
+import { keepConfig, Session } from './session.js';
 import type { SessionConfig } from './session.js';
 import type { Settings } from './settings.js';
 import type { OpenSocket } from './socket.js';
@@ -101,8 +101,8 @@ export class Gateway {
     try {
       if (!config && !this.#isKept(id)) throw new Refusal('unknown_session', 'there is no such session');
       const folder = new SealedFolder(this.#vault, this.#folder(id), id);
-      if (config) folder.write('config', JSON.stringify(config));
-      const session = new Session(id, folder, lease, this.open, this.settings, this.log);
+      if (config) keepConfig(folder, config);
+      const session = new Session(id, folder, lease, this.open, this.settings, this.log.child({ session: id }));
       this.#owned.set(id, { session, lease });
       session.start();
       return session;

@@ -25,8 +25,9 @@ async function main(settings: Settings): Promise<void> {
     closing = true;
     log.info({ signal }, 'closing');
     setTimeout(() => process.exit(0), CLOSING_MS).unref();
-    // Calls that are under way are answered, as closing the sessions ends their waits.
+    // Calls that are under way are answered, as closing the sessions ends their waits; what they came by is then idle.
     const served = server.close();
+    setInterval(() => server.server.closeIdleConnections(), 20).unref();
     await gateway.close();
     await served;
     process.exit(0);

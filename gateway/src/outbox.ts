@@ -92,7 +92,7 @@ export class Outbox {
         continue;
       }
       const isDone = await this.#deliver(name).catch((error: Error) => {
-        this.log.error({ session: this.session, reason: error.message }, 'the outbox cannot be used');
+        this.log.error({ reason: error.message }, 'the outbox cannot be used');
         return false;
       });
       if (isDone) {
@@ -113,7 +113,7 @@ export class Outbox {
     if (status >= 200 && status < 300) return this.#done(name);
     this.#refusals = REFUSED.has(status) ? this.#refusals + 1 : this.#refusals;
     if (this.#refusals >= REFUSALS) {
-      this.log.error({ session: this.session, status }, 'an event was refused and is put aside');
+      this.log.error({ status }, 'an event was refused and is put aside');
       this.rejected.write(name, body);
       return this.#done(name);
     }
@@ -157,7 +157,7 @@ export class Outbox {
   }
 
   #drop(name: string, why: string): true {
-    this.log.error({ session: this.session, why }, 'an event is lost');
+    this.log.error({ why }, 'an event is lost');
     return this.#done(name);
   }
 

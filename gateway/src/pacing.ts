@@ -21,8 +21,9 @@ interface Intervals {
 export class Pacer {
   /** The key of who waits, and when it may begin, in ms of the monotonic clock. */
   readonly #slots = new Map<string, number>();
-  /** When the last message planned is written: of the number, and to each person. */
-  #planned = -Infinity;
+  /** When messages are written, as far as it is planned, in order. */
+  #planned: number[] = [];
+  /** The last of them to each person. */
   readonly #plannedTo = new Map<string, number>();
   #written = -Infinity;
   readonly #writtenTo = new Map<string, number>();
@@ -45,16 +46,10 @@ export class Pacer {
       this.#slots.delete(key);
       return 0;
     }
-    const { sendIntervalMs, chatIntervalMs } = this.intervals;
-    const jittered = sendIntervalMs * (1 - JITTER + 2 * JITTER * Math.random());
-    const start = Math.max(
-      now,
-      this.#pausedUntil,
-      this.#planned + jittered - typingMs,
-      (this.#plannedTo.get(chat) ?? -Infinity) + Math.max(0, chatIntervalMs - typingMs),
-    );
-    this.#planned = start + typingMs;
-    this.#plannedTo.set(chat, this.#planned);
+    const next = (this.#plannedTo.get(chat) ?? -Infinity) + Math.max(0, this.intervals.chatIntervalMs - typingMs);
+    const write = this.#plan(Math.max(now, this.#pausedUntil, next) + typingMs);
+    this.#plannedTo.set(chat, write);
+    const start = write - typingMs;
     if (start <= now + EARLY_MS) return 0;
     this.#slots.set(key, start);
     return start - now;
@@ -84,13 +79,27 @@ export class Pacer {
     const again = now - this.#pausedUntil < LONGEST_PAUSE_MS;
     if (now >= this.#pausedUntil) this.#pauseMs = again ? Math.min(this.#pauseMs * 2, LONGEST_PAUSE_MS) : FIRST_PAUSE_MS;
     this.#pausedUntil = now + this.#pauseMs;
-    this.#planned = Math.max(now, this.#written);
+    this.#planned = [];
     this.#plannedTo.clear();
     this.#slots.clear();
     return this.#pauseMs;
   }
 
+  /** The first time from `earliest` on that keeps its distance from all that are planned; it is planned from then on. */
+  #plan(earliest: number): number {
+    const gap = this.intervals.sendIntervalMs * (1 - JITTER + 2 * JITTER * Math.random());
+    let write = earliest;
+    for (const other of this.#planned) {
+      if (write + gap <= other) break;
+      write = Math.max(write, other + gap);
+    }
+    this.#planned = [...this.#planned, write].sort((one, other) => one - other);
+    return write;
+  }
+
   #forget(now: number): void {
+    const past = now - this.intervals.sendIntervalMs * (1 + JITTER);
+    this.#planned = this.#planned.filter((write) => write > past);
     for (const [key, start] of this.#slots) if (start < now - KEPT_FOR_MS) this.#slots.delete(key);
     for (const times of [this.#plannedTo, this.#writtenTo]) {
       for (const [chat, at] of times) if (at < now - this.intervals.chatIntervalMs) times.delete(chat);

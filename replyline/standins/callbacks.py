@@ -107,6 +107,21 @@ class Callbacks(Generic[Item]):
             return 0
         return await first
 
+    async def at_once(self, *callbacks: Callback[Item]) -> None:
+        """Post one after the other and wait for their first answers."""
+        for callback in callbacks:
+            await self.now(callback)
+
+    async def post_once(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, str]:
+        """Status and body of one post, never repeated; (0, "") where nobody answered."""
+        try:
+            async with self._session().post(
+                url, data=body, headers={"Content-Type": "application/json", **headers}, allow_redirects=False
+            ) as response:
+                return response.status, await response.text()
+        except (aiohttp.ClientError, TimeoutError):
+            return 0, ""  # said to who asked: status 0
+
     async def get(self, url: str, query: Mapping[str, str]) -> tuple[int, str]:
         """Status and body of a GET; (0, "") where nobody answered."""
         try:

@@ -62,6 +62,10 @@ class StatusFailed(Rule, kw_only=True, tag="status_failed"):
     code: int = 131026
 
 
+class StatusFirst(Rule, kw_only=True, tag="status_first"):
+    """Post what follows a send, and have it answered, before the send itself is answered."""
+
+
 class CallbackRepeat(Rule, kw_only=True, tag="callback_repeat"):
     """Post the callback `repeat` times at once."""
 
@@ -94,7 +98,7 @@ class CallbackDrop(Rule, kw_only=True, tag="callback_drop"):
 
 CallFault = Slow | Error | CutBefore | CutAfterAccept
 CallbackFault = CallbackRepeat | CallbackReorder | CallbackBatch | CallbackDelay | CallbackDrop
-Fault = CallFault | StatusFailed | CallbackFault
+Fault = CallFault | StatusFailed | StatusFirst | CallbackFault
 
 CALL_FAULTS: tuple[type[CallFault], ...] = (Slow, Error, CutBefore, CutAfterAccept)
 CALLBACK_FAULTS: tuple[type[CallbackFault], ...] = (

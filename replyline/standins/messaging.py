@@ -1,6 +1,5 @@
 """What the two WhatsApp stand-ins share: callbacks to our door, what people have seen, and what they write."""
 
-import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from replyline.standins.callbacks import Callback, Callbacks, Retry
-from replyline.standins.faults import CALL_FAULTS, CALLBACK_FAULTS, StatusFailed
+from replyline.standins.faults import CALL_FAULTS, CALLBACK_FAULTS, StatusFailed, StatusFirst
 from replyline.standins.server import ControlRoute, Standin, json_response
 
 MAX_SENT = 100_000
@@ -30,6 +29,11 @@ class Sent(msgspec.Struct, frozen=True):
     text: str
     id: str
     our_id: str | None
+    type: str = "text"
+    context: str | None = None
+    """The id of the message that it quotes."""
+    body: object = None
+    """What it is, as the sender put it."""
 
 
 class MessagingConfiguration(msgspec.Struct, forbid_unknown_fields=True):
@@ -51,7 +55,7 @@ class Written(Generic[Item]):
 class MessagingStandin(Standin, Generic[Item]):
     """A service that carries messages both ways."""
 
-    takes = (*CALL_FAULTS, StatusFailed, *CALLBACK_FAULTS)
+    takes = (*CALL_FAULTS, StatusFailed, StatusFirst, *CALLBACK_FAULTS)
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,9 +75,9 @@ class MessagingStandin(Standin, Generic[Item]):
     def written(self, raw: bytes) -> Written[Item]:
         """Read the body of `POST /_inbound`. Raises BadControl."""
 
-    def deliver(self, to: str, text: str, message_id: str, our_id: str | None) -> None:
+    def deliver(self, sent: Sent) -> None:
         """A person sees a message."""
-        self._sent.append(Sent(time.time(), to, text, message_id, our_id))
+        self._sent.append(sent)
 
     def configure_messaging(self, given: MessagingConfiguration) -> None:
         """Take what both have."""

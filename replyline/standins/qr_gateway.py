@@ -2,15 +2,17 @@
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import unquote
 
 import msgspec
+from aiohttp import web
 
 from replyline.standins.callbacks import Callback
 from replyline.standins.faults import (
@@ -21,13 +23,14 @@ from replyline.standins.faults import (
     CallbackRepeat,
     Error,
     StatusFailed,
+    StatusFirst,
 )
-from replyline.standins.messaging import Copies, MessagingConfiguration, MessagingStandin, Status, Url, Written
-from replyline.standins.server import BadControl, Reply, Request, merged, read_control
+from replyline.standins.messaging import Copies, MessagingConfiguration, MessagingStandin, Sent, Status, Url, Written
+from replyline.standins.server import BadControl, ControlRoute, Reply, Request, json_response, merged, read_control
 
 MAX_REMEMBERED = 100_000
 """Sends whose repeat is recognised; the oldest are forgotten first."""
-_PATH = re.compile(r"^/v1/sessions/([^/]+)(?:/(messages|read|typing|logout))?$")
+_PATH = re.compile(r"^/v1/sessions/([^/]+)(?:/(messages|read|typing|pair|restart|logout))?$")
 _JID = re.compile(r"^\+?\d{5,20}(?::\d+)?(?:@(?:s\.whatsapp\.net|c\.us|lid|g\.us))?$")
 _ERRORS: dict[str, tuple[int, bool]] = {
     "unauthorized": (401, False),
@@ -35,16 +38,22 @@ _ERRORS: dict[str, tuple[int, bool]] = {
     "unknown_session": (404, False),
     "in_flight": (409, True),
     "not_connected": (409, True),
+    "already_open": (409, False),
+    "logged_out": (410, False),
+    "banned": (410, False),
     "invalid": (422, False),
     "not_on_whatsapp": (422, False),
+    "key_reused": (422, False),
     "too_large": (413, False),
+    "not_owner": (421, True),
     "restricted": (423, False),
     "paced": (429, True),
+    "capped": (429, True),
     "internal": (500, True),
     "unavailable": (503, True),
 }
-_BY_STATUS = {401: "unauthorized", 404: "unknown_session", 409: "not_connected", 413: "too_large", 423: "restricted"}
-_BY_STATUS |= {422: "invalid", 429: "paced", 503: "unavailable"}
+_BY_STATUS = {401: "unauthorized", 404: "unknown_session", 409: "not_connected", 410: "logged_out", 413: "too_large"}
+_BY_STATUS |= {421: "not_owner", 422: "invalid", 423: "restricted", 429: "paced", 503: "unavailable"}
 
 State = Literal["qr", "connecting", "open", "closed", "logged_out", "banned"]
 
@@ -56,10 +65,76 @@ class Session(msgspec.Struct, forbid_unknown_fields=True):
     token: str | None = None
     callback_url: Url | None = None
     state: State = "open"
+    label: str | None = None
+    phone: str | None = None
+    qr: str | None = None
+    pairing_code: str | None = None
+    restricted_until: float | None = None
+    last_error: dict[str, object] | None = None
+    acks: bool = True
+    """Whether anything is heard of an accepted message."""
+    pace_ms: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """At least so long between two sends; one that comes earlier is told its own time."""
+
+    def shown(self, name: str) -> dict[str, object]:
+        """As the gateway shows it."""
+        expires = time.time() + 20
+        return {
+            "id": name,
+            "label": self.label,
+            "state": self.state,
+            "phone": self.phone,
+            "qr": {"code": self.qr, "expires_at": expires} if self.qr else None,
+            "pairing_code": {"code": self.pairing_code, "expires_at": expires} if self.pairing_code else None,
+            "restricted_until": self.restricted_until,
+            "last_error": self.last_error,
+            "waiting_events": 0,
+        }
 
 
 class _Configuration(MessagingConfiguration, forbid_unknown_fields=True):
     sessions: dict[str, dict[str, object]] = msgspec.field(default_factory=dict)
+
+
+class _Put(msgspec.Struct):
+    webhook_url: Url
+    webhook_secret: Annotated[str, msgspec.Meta(min_length=1)]
+    label: str | None = None
+
+
+class _Pair(msgspec.Struct):
+    phone: Annotated[str, msgspec.Meta(pattern=r"^\d{6,20}$")]
+
+
+class _Sign(msgspec.Struct):
+    to: str
+    message_ids: Annotated[list[str], msgspec.Meta(min_length=1, max_length=100)] | None = None
+    on: bool | None = None
+
+
+class SignGiven(msgspec.Struct, frozen=True):
+    """A person was shown that their message was read, or that somebody writes (`on`) or no longer does."""
+
+    at: float
+    session: str
+    kind: str
+    to: str
+    on: bool | None
+    message_ids: list[str] | None
+
+
+class _Change(msgspec.Struct, forbid_unknown_fields=True):
+    """`POST /_session`: something happened to a session; the event is posted."""
+
+    session: str
+    state: State
+    restricted_until: float | None = None
+    last_error: dict[str, object] | None = None
+
+
+class _Scan(msgspec.Struct, forbid_unknown_fields=True):
+    session: str
+    phone: str = "4915100000000"
 
 
 class _Send(msgspec.Struct):
@@ -70,19 +145,24 @@ class _Send(msgspec.Struct):
     typing_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)] = 0
 
 
-class _PersonText(msgspec.Struct, rename={"sender": "from"}, forbid_unknown_fields=True):
+class _PersonText(msgspec.Struct, rename={"sender": "from"}, forbid_unknown_fields=True, kw_only=True):
     sender: str
     text: str
     id: str | None = None
     name: str | None = None
+    type: str = "text"
+    alt: str | None = None
+    from_me: bool = False
+    backlog: bool = False
+    reply_to: str | None = None
+    target: str | None = None
+    timestamp: float | None = None
 
 
-class _Inbound(msgspec.Struct, rename={"sender": "from"}, forbid_unknown_fields=True):
+class _Inbound(msgspec.Struct, rename={"sender": "from"}, kw_only=True):
     session: str
     sender: str | None = None
     text: str | None = None
-    id: str | None = None
-    name: str | None = None
     times: Copies = 1
     messages: list[_PersonText] = []
 
@@ -95,12 +175,14 @@ class QrGatewayStandin(MessagingStandin[Event]):
 
     name: ClassVar[str] = "qr_gateway"
     # The contract has one event a callback: there are no batches.
-    takes = (*CALL_FAULTS, StatusFailed, CallbackRepeat, CallbackReorder, CallbackDelay, CallbackDrop)
+    takes = (*CALL_FAULTS, StatusFailed, StatusFirst, CallbackRepeat, CallbackReorder, CallbackDelay, CallbackDrop)
 
     def __init__(self) -> None:
         super().__init__()
         self._sessions: dict[str, Session] = {}
-        self._answered: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._answered: OrderedDict[tuple[str, str], tuple[str, bytes]] = OrderedDict()
+        self._signs: deque[SignGiven] = deque(maxlen=MAX_REMEMBERED)
+        self._free_at: dict[str, float] = {}
         self._decoder = msgspec.json.Decoder(_Send)
 
     def configure(self, raw: bytes) -> None:
@@ -127,54 +209,145 @@ class QrGatewayStandin(MessagingStandin[Event]):
             return _error("not_found", f"no route {request.method} {request.path}")
         name = unquote(path.group(1))
         session = self._sessions.get(name)
-        if session is None:
-            return _error("unknown_session", "no such session")
-        if session.token is not None and request.bearer() != session.token:
+        if session is not None and session.token is not None and request.bearer() != session.token:
             return _error("unauthorized", "wrong token")
-        match request.method, path.group(2):
+        try:
+            if request.method == "PUT" and path.group(2) is None:
+                return self._put(name, msgspec.json.decode(request.raw, type=_Put))
+            if session is None:
+                return _error("unknown_session", "no such session")
+            return await self._of_session(name, session, path.group(2), request)
+        except msgspec.MsgspecError as error:
+            return _error("invalid", str(error))
+
+    async def _of_session(self, name: str, session: Session, part: str | None, request: Request) -> Reply:
+        match request.method, part:
             case "POST", "messages":
-                return self._send(name, session, request)
+                return await self._send(name, session, request)
             case "GET", None:
-                return Reply(200, {"id": name, "state": session.state, "phone": None, "qr": None})
+                return Reply(200, session.shown(name))
+            case "DELETE", None:
+                del self._sessions[name]
+                return Reply(204)
+            case "POST", "pair":
+                return self._pair(name, session, msgspec.json.decode(request.raw, type=_Pair))
+            case "POST", "restart":
+                return self._change(name, session, "open" if session.phone else "qr")
             case "POST", "logout":
-                session.state = "logged_out"
-                return Reply(200, {"id": name, "state": session.state})
-            case "POST", "read" | "typing":
+                session.phone = None
+                return self._change(name, session, "logged_out")
+            case "POST", "read" | "typing" as kind:
+                sign = msgspec.json.decode(request.raw, type=_Sign)
+                self._signs.append(SignGiven(time.time(), name, kind, sign.to, sign.on, sign.message_ids))
                 return Reply(202, {})
             case _:
                 return _error("not_found", f"no route {request.method} {request.path}")
 
-    def _send(self, name: str, session: Session, request: Request) -> Reply:
+    def _put(self, name: str, put: _Put) -> Reply:
+        session = self._sessions.setdefault(name, Session(state="qr", qr=f"2@{secrets.token_urlsafe(60)}"))
+        session.callback_url, session.secret, session.label = put.webhook_url, put.webhook_secret, put.label
+        if session.state in {"logged_out", "closed"}:
+            session.state, session.qr = "qr", f"2@{secrets.token_urlsafe(60)}"
+        self._post_session(name, session)
+        return Reply(200, session.shown(name))
+
+    def _pair(self, name: str, session: Session, pair: _Pair) -> Reply:
+        if session.state == "open":
+            return _error("already_open", "the session is open")
+        session.pairing_code = f"{secrets.token_hex(4).upper()}"
+        session.label = session.label or pair.phone
+        return self._change(name, session, "qr")
+
+    def _change(self, name: str, session: Session, state: State) -> Reply:
+        session.state = state
+        if state != "qr":
+            session.qr = session.pairing_code = None
+        self._post_session(name, session)
+        return Reply(200, session.shown(name))
+
+    def _post_session(self, name: str, session: Session) -> None:
+        if session.callback_url is not None:
+            event = _event(name, "session", session.shown(name))
+            self.callbacks.later(Callback(session.callback_url, session.secret, (event,)))
+
+    async def _send(self, name: str, session: Session, request: Request) -> Reply:
         key = request.headers.get("Idempotency-Key", "")
         if not key:
             return _error("invalid", "Idempotency-Key is missing")
         if known := self._answered.get((name, key)):
-            return Reply(200, {"message_id": key, "wa_id": known})
+            if known[1] != hashlib.sha256(request.raw).digest():
+                return _error("key_reused", "the key came with another message before")
+            return Reply(200, {"message_id": key, "wa_id": known[0]})
+        if session.state in {"logged_out", "banned"}:
+            return _error(session.state, f"the session is {session.state}")
         if session.state != "open":
             return _error("not_connected", f"the session is {session.state}")
-        try:
-            send = self._decoder.decode(request.raw)
-        except msgspec.MsgspecError as error:
-            return _error("invalid", str(error))
+        send = self._decoder.decode(request.raw)
         if not _JID.match(send.to):
             return _error("invalid", "`to` is neither a phone number nor a WhatsApp address")
-        return self._accept(name, session, key, send, request)
+        if (wait_ms := self._wait_ms(name, session)) > 0:
+            return _error("paced", "too fast for one number", retry_after_ms=wait_ms)
+        return await self._accept(name, session, key, send, request)
 
-    def _accept(self, name: str, session: Session, key: str, send: _Send, request: Request) -> Reply:
+    def _wait_ms(self, name: str, session: Session) -> int:
+        """How long until the number may send again."""
+        now = time.monotonic()
+        wait_s = self._free_at.get(name, now) - now
+        if wait_s > 0.001:
+            return math.ceil(wait_s * 1000)
+        self._free_at[name] = now + session.pace_ms / 1000
+        return 0
+
+    async def _accept(self, name: str, session: Session, key: str, send: _Send, request: Request) -> Reply:
         wa_id = f"3EB0{secrets.token_hex(9).upper()}"
-        self._answered[name, key] = wa_id
+        self._answered[name, key] = (wa_id, hashlib.sha256(request.raw).digest())
         while len(self._answered) > MAX_REMEMBERED:
             self._answered.popitem(last=False)
         failed = self.faults.pick(request.path, request.raw, (StatusFailed,)) if self.faults else None
         if failed is not None:
-            events = [_status(name, wa_id, key, "failed")]
+            events = [_status(name, wa_id, key, "failed", code=failed.code)]
         else:
-            self.deliver(send.to, send.text, wa_id, key)
+            self.deliver(Sent(time.time(), send.to, send.text, wa_id, key, context=send.reply_to))
             events = [_status(name, wa_id, key, status) for status in self.statuses]
         url = session.callback_url
-        if url is not None and events:
-            self.callbacks.later(*(Callback(url, session.secret, (event,)) for event in events))
+        if url is not None and events and session.acks:
+            callbacks = [Callback(url, session.secret, (event,)) for event in events]
+            if self.faults and self.faults.pick(request.path, request.raw, (StatusFirst,)):
+                await self.callbacks.at_once(*callbacks)
+            else:
+                self.callbacks.later(*callbacks)
         return Reply(202, {"message_id": key, "wa_id": wa_id})
+
+    def control_routes(self) -> list[ControlRoute]:
+        """Beside the usual ones: what happens to a session, and which signs of life were given."""
+        return [
+            *super().control_routes(),
+            ("POST", "/_session", self._post_change),
+            ("POST", "/_scan", self._post_scan),
+            ("GET", "/_presence", self._get_presence),
+        ]
+
+    async def _post_change(self, received: web.Request) -> web.Response:
+        given = read_control(await received.read(), _Change)
+        session = self._known(given.session)
+        session.restricted_until, session.last_error = given.restricted_until, given.last_error
+        return json_response(self._change(given.session, session, given.state).body)
+
+    async def _post_scan(self, received: web.Request) -> web.Response:
+        """Somebody scans the code, or types the other one."""
+        given = read_control(await received.read(), _Scan)
+        session = self._known(given.session)
+        session.phone = given.phone
+        return json_response(self._change(given.session, session, "open").body)
+
+    async def _get_presence(self, _: web.Request) -> web.Response:
+        return json_response(list(self._signs))
+
+    def _known(self, name: str) -> Session:
+        session = self._sessions.get(name)
+        if session is None:
+            raise BadControl("no such session")
+        return session
 
     def error_reply(self, fault: Error) -> Reply:
         """In the gateway's own form; a status alone has the code that goes with it."""
@@ -193,7 +366,15 @@ class QrGatewayStandin(MessagingStandin[Event]):
             raise BadControl("no such session, or it has no callback_url")
         texts = list(given.messages)
         if given.sender is not None and given.text is not None:
-            texts.insert(0, _PersonText(given.sender, given.text, given.id, given.name))
+            own = {
+                name: value
+                for name, value in msgspec.json.decode(raw, type=dict[str, object]).items()
+                if name not in {"session", "times", "messages"}
+            }
+            try:
+                texts.insert(0, msgspec.convert(own, _PersonText))
+            except msgspec.ValidationError as error:
+                raise BadControl(str(error)) from error
         if not texts:
             raise BadControl("a message has `from` and `text`")
         url, secret, ids = session.callback_url, session.secret, [text.id or _new_id() for text in texts]
@@ -208,18 +389,24 @@ def _message(session: str, message_id: str, text: _PersonText) -> Event:
     data = {
         "id": message_id,
         "from": text.sender,
-        "type": "text",
+        "alt": text.alt,
+        "from_me": text.from_me,
+        "type": text.type,
         "text": text.text,
         "name": text.name,
-        "timestamp": time.time(),
+        "timestamp": text.timestamp if text.timestamp is not None else time.time(),
+        "backlog": text.backlog,
+        "reply_to": text.reply_to,
+        "target": text.target,
     }
     return _event(session, "message", data)
 
 
-def _status(session: str, wa_id: str, key: str, status: Status | Literal["failed"]) -> Event:
+def _status(
+    session: str, wa_id: str, key: str, status: Status | Literal["failed"], *, code: int | None = None
+) -> Event:
     data: dict[str, object] = {"wa_id": wa_id, "message_id": key, "status": status, "timestamp": time.time()}
-    if status == "failed":
-        data["error"] = "told to fail"
+    data["error"] = {"code": str(code), "message": "told to fail"} if status == "failed" else None
     return _event(session, "status", data)
 
 
@@ -231,13 +418,13 @@ def _new_id() -> str:
     return secrets.token_hex(10).upper()
 
 
-def _error(code: str, message: str, *, status: int | None = None) -> Reply:
+def _error(code: str, message: str, *, status: int | None = None, retry_after_ms: int = 1000) -> Reply:
     usual, retryable = _ERRORS[code]
     error: dict[str, object] = {
         "code": code,
         "message": message,
         "retryable": retryable,
-        "retry_after_ms": 1000 if code in {"not_connected", "in_flight", "paced"} else None,
+        "retry_after_ms": retry_after_ms if usual in {409, 421, 429} and retryable else None,
     }
     if code == "restricted":
         error["until"] = time.time() + 3600

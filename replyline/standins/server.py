@@ -24,7 +24,7 @@ from replyline.standins.faults import (
     read_faults,
 )
 
-MAX_BODY_BYTES = 2_000_000
+MAX_BODY_BYTES = 16_000_000
 """Of one request; what is larger is answered 413."""
 
 
@@ -46,7 +46,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What it answers: text as it is, anything else as JSON."""
+    """What it answers: text and bytes as they are, anything else as JSON."""
 
     status: int
     body: object = None
@@ -153,6 +153,8 @@ class Standin(ABC):
         body = reply.body
         if isinstance(body, str):
             kind, encoded = "text/plain", body.encode()
+        elif isinstance(body, bytes):
+            kind, encoded = "application/octet-stream", body
         else:
             encoded = msgspec.json.encode(body)
         return web.Response(status=reply.status, body=encoded, headers={"Content-Type": kind, **reply.headers})

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
-from replyline.store import api_keys, chatbots
+from replyline.jobs import MediaRef
+from replyline.store import api_keys, chatbots, unread
 from replyline.store.database import Database
 from replyline.store.moves.record import Attempt
 from tests.make import VAULT, make_document, make_webhook_endpoint
@@ -21,7 +22,19 @@ CHANGES: dict[str, dict[str, object]] = {
     "/v1/chatbots/{chatbot_id}": {"name": "stolen"},
     "/v1/channels/{channel_id}": {"name": "stolen", "enabled": False},
     "/v1/webhook-endpoints/{endpoint_id}": {"url": "http://127.0.0.1:9/stolen"},
+    "/v1/channels/{channel_id}/session/pair": {"phone": "4915112345678"},
+    "/v1/conversations/{conversation_id}/owner": {"owner": "HUMAN"},
+    "/v1/conversations/{conversation_id}/messages": {"text": "stolen"},
 }
+
+# What is there, but has nothing to show: a Cloud number has no session, and the file is not fetched yet.
+NOTHING_TO_SHOW = frozenset(
+    {
+        "/v1/channels/{channel_id}/session",
+        "/v1/channels/{channel_id}/session/qr.svg",
+        "/v1/media/{media_id}",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,12 @@ async def make_everything(database: Database) -> Everything:
     await scene.route()
     dead = await scene.fail_send()
     (message,) = await scene.fetch("SELECT id, conversation_id FROM messages WHERE direction = 'INBOUND'")
+    await scene.hear("[image]", sender="bob", media=MediaRef(kind="image", provider_id="99"))
+    await unread.keep(
+        database, customer_id=scene.customer.id, channel_id=scene.channel.id, items=[("not understood", b"{}")]
+    )
+    media_id = await scene.value("SELECT id FROM media")
+    assert isinstance(media_id, uuid.UUID)
     (event, *_) = await scene.fetch("SELECT id FROM webhook_events ORDER BY id")
     delivery = (await scene.waiting("webhook-delivery"))[0]
     now = datetime.now(UTC)
@@ -67,6 +86,7 @@ async def make_everything(database: Database) -> Everything:
             "endpoint_id": endpoint.id,
             "event_id": event["id"],
             "job_id": dead,
+            "media_id": media_id,
         },
     )
 
