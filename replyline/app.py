@@ -66,6 +66,7 @@ class App:
         self.reads = Reads(database)
         self.key_holders = KeyHolders(database)
         self._providers: dict[str, Provider] = {}
+        self._opening_provider = asyncio.Lock()
         self._accounts: Recently[uuid.UUID, ChannelAccount] = Recently()
         self._accounts_by_key: Recently[str, ChannelAccount] = Recently()
         self._accounts_by_name: Recently[tuple[ChannelKind, str], ChannelAccount] = Recently()
@@ -171,7 +172,11 @@ class App:
             Permanent: there is no such provider, or its package is not installed.
         """
         if name not in self._providers:
-            self._providers[name] = await asyncio.to_thread(open_provider, name, self.settings.provider_timeout_s)
+            # The first turns come together: each would make a provider of its own, and all but one would leak.
+            async with self._opening_provider:
+                if name not in self._providers:
+                    opened = await asyncio.to_thread(open_provider, name, self.settings.provider_timeout_s)
+                    self._providers[name] = opened
         return self._providers[name]
 
     async def accept(self, job: IncomingMessageJob, *, customer_id: uuid.UUID | None = None) -> Accepted:

@@ -47,9 +47,9 @@ export class AuthStore {
     this.folder.empty();
   }
 
-  async #get<T extends keyof SignalDataTypeMap>(type: T, ids: string[]): Promise<{ [id: string]: SignalDataTypeMap[T] }> {
+  async #get<T extends keyof SignalDataTypeMap>(type: T, ids: string[]): Promise<Record<string, SignalDataTypeMap[T]>> {
     await this.#writing.catch(() => {});
-    const found: { [id: string]: SignalDataTypeMap[T] } = {};
+    const found: Record<string, SignalDataTypeMap[T]> = {};
     for (const id of ids) {
       const kept = this.folder.read(this.folder.vault.name(type, id));
       if (kept === null) continue;

@@ -42,7 +42,7 @@ function reportAcks({ ws, ev }: ReturnType<typeof makeWASocket>): void {
 
 /** Baileys logs addresses, stanzas and keys: only the words of a warning or an error are passed on, and no numbers. */
 function discreet(log: Logger): BaileysLogger {
-  const words = (obj: unknown, msg: string | undefined): string => (msg ?? String(obj)).replace(/\d{4,}/g, '#').slice(0, 200);
+  const words = (obj: unknown, msg?: string): string => (msg ?? String(obj)).replace(/\d{4,}/g, '#').slice(0, 200);
   const logger: BaileysLogger = {
     level: 'warn',
     child: () => logger,

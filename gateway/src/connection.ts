@@ -2,7 +2,7 @@
 import { EventEmitter, once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { NodeCache } from '@cacheable/node-cache';
-import type { BaileysEventMap, ConnectionState } from 'baileys';
+import type { ConnectionState, MessageUpsertType, WAMessage, WAMessageUpdate } from 'baileys';
 import type { Logger } from 'pino';
 import { AuthStore } from './auth.js';
 import { Troubles } from './endings.js';
@@ -28,8 +28,8 @@ export interface Code {
 export interface Listener {
   /** The state, a code or the restriction may be another. */
   changed(): void;
-  messages(upsert: BaileysEventMap['messages.upsert']): void;
-  updates(updates: BaileysEventMap['messages.update']): void;
+  message(message: WAMessage, type: MessageUpsertType): void;
+  update(update: WAMessageUpdate): void;
 }
 
 /** A connection that was open for so long counts as good, and what went wrong before it no longer counts. */
@@ -111,7 +111,7 @@ export class Connection implements Line {
     if (this.#state === 'open') throw new Refusal('already_open', 'the session is open');
     const isHalted = this.standing.facts.halted !== null;
     if (!isHalted && this.#auth?.paired) {
-      throw new Refusal('not_connected', 'the session is paired and connects again; log it out first', this.#retryInMs());
+      throw new Refusal('not_connected', 'paired, and connects again; log it out first', this.#retryInMs());
     }
     // A login that is no longer taken would only be tried again.
     if (isHalted) this.login.empty();
@@ -165,27 +165,34 @@ export class Connection implements Line {
     }
   }
 
-  /** Hear what a socket says for as long as it is the one in use. */
+  /** Hear what a socket says for as long as it is the one in use; one thing that fails does not take others with it. */
   #listen(socket: WhatsAppSocket, auth: AuthStore, number: number): void {
-    const on = <E extends keyof BaileysEventMap>(event: E, hear: (data: BaileysEventMap[E]) => void): void =>
-      socket.ev.on(event, (data) => {
-        if (number !== this.#number) return;
-        try {
-          hear(data);
-        } catch (error) {
-          this.log.error({ of: event, reason: (error as Error).message }, 'what WhatsApp said could not be kept');
-        }
+    const hear = (what: () => void): void => {
+      if (number !== this.#number) return;
+      try {
+        what();
+      } catch (error) {
+        this.log.error({ reason: (error as Error).message }, 'what WhatsApp said could not be kept');
+      }
+    };
+    socket.ev.on('creds.update', (update) => {
+      hear(() => {
+        Object.assign(auth.creds, update);
+        auth.saveCreds();
       });
-    on('creds.update', (update) => {
-      Object.assign(auth.creds, update);
-      auth.saveCreds();
     });
-    on('connection.update', (update) => this.#hear(update));
-    on('messages.upsert', (upsert) => this.listener.messages(upsert));
-    on('messages.update', (updates) => this.listener.updates(updates));
+    socket.ev.on('connection.update', (update) => hear(() => this.#hear(update)));
+    socket.ev.on('messages.upsert', ({ messages, type }) => {
+      for (const message of messages) hear(() => this.listener.message(message, type));
+    });
+    socket.ev.on('messages.update', (updates) => {
+      for (const update of updates) hear(() => this.listener.update(update));
+    });
   }
 
   #hear(update: Partial<ConnectionState>): void {
+    // Who slept through its lease must not delete, on an old 401, the login that another now uses.
+    if (!this.lease.held) return this.#hangUp();
     if (update.isNewLogin) this.standing.change({ paired_at: Date.now() / 1000 });
     if (update.qr) {
       const lifeS = this.#qr === null ? FIRST_QR_S : NEXT_QR_S;

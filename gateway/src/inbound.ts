@@ -73,7 +73,7 @@ export function readMessage(message: WAMessage, type: MessageUpsertType, rules: 
   };
 }
 
-/** `append` is what came while we were offline, and history too: only what is recent and younger than the pairing counts. */
+/** `append` is what came while we were offline, and history too: only what is recent and after the pairing counts. */
 function isLive(type: MessageUpsertType, timestamp: number, { pairedAt, backlogS }: Acceptance): boolean {
   if (type === 'notify') return true;
   return pairedAt !== null && timestamp >= Math.floor(pairedAt) && Date.now() / 1000 - timestamp <= backlogS;

@@ -1,4 +1,4 @@
-/** WhatsApp's addresses of one person: `4915112345678@s.whatsapp.net`, or `123456789@lid` where the number is hidden. */
+/** WhatsApp's addresses of one person: `4915112345678@s.whatsapp.net`, or `123456789@lid` for a hidden number. */
 import { isLidUser, isPnUser, jidNormalizedUser } from 'baileys';
 
 /** Not a group, a broadcast, a newsletter or a bot. */

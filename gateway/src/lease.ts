@@ -1,8 +1,8 @@
 /**
  * One owner per session: two sockets on one login corrupt its keys ("Bad MAC") and throw each other out (440).
  *
- * The lock is proper-lockfile's: a folder made with mkdir, whose mtime its holder renews. Three things are added, because a
- * lock that can be taken over from a holder that only slept is not enough to write keys under: the holder knows by its own
+ * The lock is proper-lockfile's: a folder made with mkdir, whose mtime its holder renews. A lock that can be taken over
+ * from a holder that only slept is not enough to write keys under, so three things are added: the holder knows by its own
  * monotonic clock when its lease may have run out; its name beside the lock says who took it last; and who takes a stale
  * lease waits and looks again, as two may have found it stale at the same moment.
  */
@@ -91,7 +91,7 @@ export class Lease {
     return true;
   }
 
-  /** The file system as proper-lockfile sees it: renewals are noticed, and a lock that may be another's is not removed. */
+  /** The file system as proper-lockfile sees it: renewals are noticed, and another's lock is not removed. */
   #watchedFs(): object {
     const mayRemove = (): boolean => !this.#taken || this.#releasing || this.#isOwner();
     return {

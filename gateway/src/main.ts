@@ -48,7 +48,7 @@ process.on('uncaughtException', (error) => {
 try {
   await main(readSettings(process.env));
 } catch (error) {
-  const { message } = error as Error;
-  log.fatal({ reason: message }, error instanceof SettingsError ? 'the settings are wrong' : 'the gateway cannot start');
-  process.exit(error instanceof SettingsError ? 2 : 1);
+  const isOurs = error instanceof SettingsError;
+  log.fatal({ reason: (error as Error).message }, isOurs ? 'the settings are wrong' : 'the gateway cannot start');
+  process.exit(isOurs ? 2 : 1);
 }

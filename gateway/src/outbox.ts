@@ -1,5 +1,5 @@
 /** Events on their way to the webhook: on disk before anything else happens, posted one at a time and in order. */
-import { createHmac } from 'node:crypto';
+import { createHmac, randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { SealedFolder } from './vault.js';
@@ -43,7 +43,7 @@ export class Outbox {
     private readonly log: Logger,
   ) {
     this.#names = folder.names();
-    this.#last = Number(this.#names.at(-1) ?? 0);
+    this.#last = Number(this.#names.at(-1)?.split('-')[0] ?? 0);
   }
 
   get waiting(): number {
@@ -52,7 +52,8 @@ export class Outbox {
 
   /** On the disk when it returns. @param id the same for the same event, so that a receiver can tell a repeat. */
   add(type: EventType, id: string, data: object): void {
-    const name = String(++this.#last).padStart(15, '0');
+    // The end keeps a gateway that lost its lease this moment from writing over an event of its successor.
+    const name = `${String(++this.#last).padStart(15, '0')}-${randomBytes(4).toString('hex')}`;
     const event = { id: `evt_${id}`, type, session: this.session, ts: Date.now() / 1000, data };
     this.folder.write(name, JSON.stringify(event));
     this.#names.push(name);
@@ -129,7 +130,7 @@ export class Outbox {
     }
   }
 
-  /** The answer's status; 0 where there was none. A redirect is not followed: the signature was made for one receiver. */
+  /** The answer's status; 0 where there was none. A redirect is not followed: the event is for one receiver. */
   async #post(body: string): Promise<number> {
     const { url, secret } = this.webhook();
     const stamp = String(Math.floor(Date.now() / 1000));

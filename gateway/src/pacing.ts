@@ -55,7 +55,7 @@ export class Pacer {
     return start - now;
   }
 
-  /** Write, one message at a time and never closer to the last than the least interval, even if its caller came late. */
+  /** Write, one message at a time and no closer to the last than the least interval, even if a caller came late. */
   async turn<T>(chat: string, stop: AbortSignal, write: () => Promise<T>): Promise<T> {
     const { sendIntervalMs, chatIntervalMs } = this.intervals;
     const mine = this.#turns.then(async () => {
@@ -73,11 +73,14 @@ export class Pacer {
     return mine;
   }
 
-  /** WhatsApp said rate-overlimit: nothing goes for a minute, twice as long if it says so again within the hour. In ms. */
+  /** WhatsApp said rate-overlimit: for how long, in ms, nothing goes: a minute, doubled if it says so again soon. */
   pause(): number {
     const now = performance.now();
-    const again = now - this.#pausedUntil < LONGEST_PAUSE_MS;
-    if (now >= this.#pausedUntil) this.#pauseMs = again ? Math.min(this.#pauseMs * 2, LONGEST_PAUSE_MS) : FIRST_PAUSE_MS;
+    const isAgain = now - this.#pausedUntil < LONGEST_PAUSE_MS;
+    // Several messages may be refused at once; they are one warning.
+    if (now >= this.#pausedUntil) {
+      this.#pauseMs = isAgain ? Math.min(this.#pauseMs * 2, LONGEST_PAUSE_MS) : FIRST_PAUSE_MS;
+    }
     this.#pausedUntil = now + this.#pauseMs;
     this.#planned = [];
     this.#plannedTo.clear();
@@ -85,7 +88,7 @@ export class Pacer {
     return this.#pauseMs;
   }
 
-  /** The first time from `earliest` on that keeps its distance from all that are planned; it is planned from then on. */
+  /** Plan a write for the first time from `earliest` on that keeps its distance from all others. */
   #plan(earliest: number): number {
     const gap = this.intervals.sendIntervalMs * (1 - JITTER + 2 * JITTER * Math.random());
     let write = earliest;

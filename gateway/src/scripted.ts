@@ -202,7 +202,7 @@ function boom(statusCode: number, message: string): Boomed {
 export class ScriptedWhatsApp {
   readonly #scripts = new Map<string, Script>();
 
-  /** @param file where every connect, open, close, send, read, presence… is appended as a line of JSON; null: nowhere. */
+  /** @param file where every connect, open, close, send, read… is appended as a line of JSON; null: nowhere. */
   constructor(private readonly file: string | null) {}
 
   readonly open: OpenSocket = ({ session, auth }) => {
@@ -292,5 +292,6 @@ function emit(socket: ScriptedSocket, event: string, data: unknown): void {
 /** @param lock with `until` or `timeEnforcementEnds` in Unix seconds. */
 function lockOf(lock: Record<string, unknown>): Lock {
   const ends = Number(lock.until ?? lock.timeEnforcementEnds ?? NaN);
-  return { isActive: lock.isActive !== false, ...(Number.isFinite(ends) ? { timeEnforcementEnds: new Date(ends * 1000) } : {}) };
+  const isActive = lock.isActive !== false;
+  return Number.isFinite(ends) ? { isActive, timeEnforcementEnds: new Date(ends * 1000) } : { isActive };
 }

@@ -105,13 +105,14 @@ export class Sender {
 
   #refuseBarred(to: string): void {
     const contact = this.contacts.find(to);
-    const until = this.line.restrictedUntil;
     if (isBarred(contact)) {
-      throw new Refusal('restricted', 'WhatsApp refused a message to this contact (463)', null, contact.barred?.until ?? null);
+      const until = contact.barred?.until ?? null;
+      throw new Refusal('restricted', 'WhatsApp refused a message to this contact (463)', null, until);
     }
     // In a time-lock only those who wrote may be answered; to try others prolongs it (contracts §3.7).
-    if (until !== null && !contact.wrote) {
-      throw new Refusal('restricted', 'WhatsApp lets this number start no chats', null, until);
+    const { restrictedUntil } = this.line;
+    if (restrictedUntil !== null && !contact.wrote) {
+      throw new Refusal('restricted', 'WhatsApp lets this number start no chats', null, restrictedUntil);
     }
   }
 

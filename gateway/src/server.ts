@@ -144,7 +144,7 @@ function person(to: string): string {
   return jid;
 }
 
-/** Fastify refuses an empty body that is said to be JSON; callers that set the header on every call are none the wiser. */
+/** Fastify refuses an empty body that is said to be JSON; here a caller may set the header on every call. */
 function takeEmptyBodies(app: FastifyInstance): void {
   const parse = app.getDefaultJsonParser('error', 'error');
   app.removeContentTypeParser('application/json');

@@ -1,13 +1,14 @@
 /** One WhatsApp number: its connection, and what is kept of what goes over it. */
 import { randomUUID } from 'node:crypto';
 import path from 'node:path';
-import type { BaileysEventMap, WAMessageKey, WAMessageUpdate, proto } from 'baileys';
+import type { MessageUpsertType, WAMessage, WAMessageKey, WAMessageUpdate, proto } from 'baileys';
 import type { Logger } from 'pino';
 import { Connection } from './connection.js';
 import type { Code, Listener, State } from './connection.js';
 import { Contacts } from './contacts.js';
 import { readMessage } from './inbound.js';
 import type { MessageEvent } from './inbound.js';
+import { readJid } from './jid.js';
 import type { Lease } from './lease.js';
 import { Outbox } from './outbox.js';
 import type { Webhook } from './outbox.js';
@@ -60,7 +61,7 @@ export class Session implements Listener {
   #config: SessionConfig;
   #announced = '';
 
-  /** The session in its folder, whose config is there; nothing is connected before `start`. Throws where it cannot be read. */
+  /** The session of a folder with a config; nothing is connected before `start`. Throws where it cannot be read. */
   constructor(
     readonly id: string,
     private readonly folder: SealedFolder,
@@ -169,27 +170,22 @@ export class Session implements Listener {
     this.#outbox.add('session', randomUUID(), this.view);
   }
 
-  messages({ messages, type }: BaileysEventMap['messages.upsert']): void {
-    const rules = {
+  message(message: WAMessage, type: MessageUpsertType): void {
+    const event = readMessage(message, type, {
       pairedAt: this.#standing.facts.paired_at,
       backlogS: this.settings.backlogS,
-      isOurs: (waId: string) => this.#sends.find(waId) !== null,
-    };
-    for (const message of messages) {
-      const event = readMessage(message, type, rules);
-      if (event !== null && !this.#seen.has(event.id)) this.#report(event);
-    }
+      isOurs: (waId) => this.#sends.find(waId) !== null,
+    });
+    if (event !== null && !this.#seen.has(event.id)) this.#report(event);
   }
 
-  updates(updates: WAMessageUpdate[]): void {
-    for (const { key, update } of updates) {
-      const status = this.#statuses.read(key, update);
-      if (status === null) continue;
-      const { wa_id: waId, error } = status;
-      this.#outbox.add('status', this.#eventId('status', waId, status.status), status);
-      if (error?.code === '429') this.#pacer.pause();
-      if (error?.code === '463') void this.#bar([this.#sends.find(waId)?.to, key.remoteJid]);
-    }
+  update({ key, update }: WAMessageUpdate): void {
+    const status = this.#statuses.read(key, update);
+    if (status === null) return;
+    const { wa_id: waId, error } = status;
+    this.#outbox.add('status', this.#eventId('status', waId, status.status), status);
+    if (error?.code === '429') this.#pacer.pause();
+    if (error?.code === '463') void this.#bar(this.#sends.find(waId)?.to, readJid(key.remoteJid ?? ''));
   }
 
   /** The event first: a crash in between tells it twice, under one id, instead of never. */
@@ -201,8 +197,11 @@ export class Session implements Listener {
     if (event.alt !== null) this.#contacts.wrote(event.alt);
   }
 
-  /** Error 463 is never tried again; how long it holds must be asked, as Baileys 7.0.0-rc14 asks only for other codes. */
-  async #bar(jids: (string | null | undefined)[]): Promise<void> {
+  /**
+   * Error 463 is never tried again. How long it holds must be asked: Baileys 7.0.0-rc14 means to (`handleBadAck` in
+   * Socket/messages-recv.js), but takes the branch before the one that asks.
+   */
+  async #bar(...jids: (string | null | undefined)[]): Promise<void> {
     const people = [...new Set(jids.filter((jid): jid is string => !!jid))];
     for (const jid of people) this.#contacts.bar(jid, null);
     try {

@@ -35,7 +35,7 @@ export interface SocketOptions {
 /** Connect; what becomes of it comes as events. */
 export type OpenSocket = (options: SocketOptions) => WhatsAppSocket;
 
-/** The status code in an error of Baileys: of a lost connection, or (`data`) of WhatsApp's answer; null where none is. */
+/** The status code in an error of Baileys: of a lost connection, or (`data`) of WhatsApp's answer; else null. */
 export function codeOf(error: unknown): number | null {
   const { output, data } = (error ?? {}) as { output?: { statusCode?: unknown }; data?: unknown };
   if (typeof data === 'number' && Number.isInteger(data)) return data;

@@ -47,7 +47,7 @@ export class Vault {
   }
 }
 
-/** A folder (0700) of sealed files (0600). A write is on the disk when it returns: temporary file, fsync, rename, fsync. */
+/** A folder (0700) of sealed files (0600). A write is on the disk when it returns: new file, fsync, rename, fsync. */
 export class SealedFolder {
   /** @param scope what the contents are sealed for, beside their names: differs for each folder and session. */
   constructor(

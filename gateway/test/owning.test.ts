@@ -158,7 +158,7 @@ test('events outlive a kill, and are told in order and at least once', async () 
   assert.deepEqual(webhook.of('message').map(({ id }) => id), ids);
 });
 
-test('a webhook that fails is tried again with the same body; one that refuses five times does not hold up the rest', async () => {
+test('a webhook that fails is tried again; an event that is refused five times does not hold up the rest', async () => {
   const { data, webhook } = await setting();
   const gateway = await start(data);
   await gateway.pair(webhook);

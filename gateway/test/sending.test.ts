@@ -104,11 +104,13 @@ test('a number is looked up once, unless it wrote or was written to', async () =
   await gateway.send('k-found', { to: '4922222222', text: 'x' });
   await gateway.send('k-found-2', { to: '4922222222', text: 'y' });
   const bo = '4933333333@s.whatsapp.net';
-  await gateway.emit('messages.upsert', { type: 'notify', messages: [inbound('from-bo', 'x', { key: { remoteJid: bo } })] });
+  const fromBo = inbound('from-bo', 'x', { key: { remoteJid: bo } });
+  await gateway.emit('messages.upsert', { type: 'notify', messages: [fromBo] });
   await gateway.send('k-bo', { to: bo, text: 'x' });
   await gateway.send('k-lid', { to: '88888888@lid', text: 'x' });
-  const lookups = data.lines('lookup').map(({ jid }) => String(jid).split('@')[0]);
-  assert.deepEqual(lookups.filter((phone) => phone?.startsWith('49') && phone !== '4915112345678'), ['4911111111', '4922222222']);
+  const lookups = data.lines('lookup').map(({ jid }) => jid);
+  const others = lookups.filter((jid) => jid !== ANA);
+  assert.deepEqual(others, ['4911111111@s.whatsapp.net', '4922222222@s.whatsapp.net']);
 });
 
 test('an error that Baileys throws is told, and the repeat goes under the same id', async () => {
@@ -135,7 +137,7 @@ test('error 463 is told as failed, and never tried again until the contact write
   assert.equal(first.status, 202);
   await until('failed', () => statuses(first.body.wa_id).length > 0);
   const [failed] = statuses(first.body.wa_id) as [Body];
-  assert.deepEqual([failed.status, (failed.error as { code: string }).code, failed.message_id], ['failed', '463', 'k-463']);
+  assert.deepEqual([failed.status, failed.error.code, failed.message_id], ['failed', '463', 'k-463']);
   await until('the restriction', () => webhook.of('session').at(-1)?.restricted_until === until463);
   const before = data.lines('send').length;
   const again = await gateway.send('k-463-b', { to: cy, text: 'cold again' });
@@ -146,7 +148,8 @@ test('error 463 is told as failed, and never tried again until the contact write
   const stranger = await gateway.send('k-463-c', { to: '4955555555', text: 'cold too' });
   assert.deepEqual([stranger.status, stranger.body.error.until], [423, until463]);
   assert.equal(data.lines('send').length, before);
-  await gateway.emit('messages.upsert', { type: 'notify', messages: [inbound('from-cy', 'x', { key: { remoteJid: cy } })] });
+  const fromCy = inbound('from-cy', 'x', { key: { remoteJid: cy } });
+  await gateway.emit('messages.upsert', { type: 'notify', messages: [fromCy] });
   assert.equal((await gateway.send('k-463-b', { to: cy, text: 'cold again' })).status, 202);
   await gateway.emit('connection.update', { reachoutTimeLock: { isActive: false } });
   assert.equal((await gateway.session('GET')).body.restricted_until, null);
@@ -166,7 +169,7 @@ test('a rate limit of WhatsApp pauses the number for a minute', async () => {
 test('a hundred callers at once are told a hundred times, and each gets in when it comes back', async () => {
   const own = await Gateway.start(new Data(), { GATEWAY_SEND_INTERVAL_MS: '40', GATEWAY_CHAT_INTERVAL_MS: '0' });
   await own.pair(webhook, 'paced');
-  const callers = Array.from({ length: 100 }, (_, i) => ({ key: `p-${i}`, to: `${777_000_000 + i}@lid`, text: `n ${i}` }));
+  const callers = Array.from({ length: 100 }, (_, i) => ({ key: `p-${i}`, to: `${777_000_000 + i}@lid`, text: 'x' }));
   const firsts = await Promise.all(callers.map(({ key: k, ...message }) => own.send(k, message, 'paced')));
   const waits = firsts.filter(({ status }) => status === 429).map(({ body }) => body.error.retry_after_ms);
   assert.equal(waits.length, 99);

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
 from replyline.files import FilesUnavailable
-from replyline.store import media
+from replyline.store import media, messages
 from replyline.store.media import Media
 from replyline.web.auth import Here, Tenant
 from replyline.web.problems import Problem, not_found
@@ -36,6 +36,8 @@ class MediaOut(Out):
 @router.get("/v1/messages/{message_id}/media")
 async def list_media(message_id: uuid.UUID, app: Here, customer_id: Tenant) -> list[MediaOut]:
     """The files that came with a message."""
+    if await messages.get(app.database, message_id, customer_id=customer_id) is None:
+        raise not_found("message")
     found = await media.of_message(app.database, message_id, customer_id=customer_id)
     return [MediaOut.model_validate(one) for one in found]
 

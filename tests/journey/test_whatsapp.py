@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import asyncpg
 import msgspec
@@ -11,8 +12,10 @@ import pytest
 from replyline.app import App
 from replyline.jobs import ChannelKind, IncomingMessageJob
 from replyline.standins import Standins
+from replyline.statuses import StatusUpdate
 from replyline.store.channels import Channel
 from replyline.store.database import Database
+from replyline.store.moves.statuses import ReportedStatus
 from tests.make import (
     CLOUD_SECRETS,
     EVERY_EVENT,
@@ -58,6 +61,16 @@ class _Journey:
             sent = msgspec.json.decode(await response.read(), type=list[dict[str, object]])
         return [str(one["text"]) for one in sent]
 
+    async def confirm(self) -> None:
+        """WhatsApp has what the gateway took: only its word makes a message SENT there."""
+        if self.channel.kind != "WHATSAPP_QR":
+            return
+        async with self.app.http.get(f"{self.standins.urls[self.name]}/_sent") as response:
+            sent = msgspec.json.decode(await response.read(), type=list[dict[str, object]])
+        for one in sent:
+            update = StatusUpdate(str(one["id"]), "SENT", datetime.now(UTC))
+            await self.app.moves.apply_status(ReportedStatus(self.channel.id, self.channel.customer_id, update))
+
     async def rows(self, query: str) -> Sequence[asyncpg.Record]:
         async with self.database.connection() as connection:
             return await connection.fetch(query)
@@ -100,6 +113,7 @@ async def test_a_message_is_answered_delivered_counted_and_announced(
     async with _journey(database, database_url, valkey_url, kind, name) as journey:
         await journey.hear("Hello")
         assert await until(journey.seen) == ["Echo: Hello"]
+        await journey.confirm()
 
         async def announced() -> list[str]:
             rows = await journey.rows("SELECT type FROM webhook_events WHERE status = 'DELIVERED' ORDER BY id")
@@ -128,7 +142,7 @@ async def test_a_refused_message_is_a_dead_letter_and_comes_back_by_replay(
     database: Database, database_url: str, valkey_url: str, *, kind: ChannelKind, name: str, queue: str
 ) -> None:
     async with _journey(database, database_url, valkey_url, kind, name) as journey:
-        await journey.tell("_faults", {"kind": "error", "status": 400, "times": 1})
+        await journey.tell("_faults", {"kind": "error", "status": 400, "times": 1, "match": {"path": "/messages"}})
         await journey.hear("Hello")
 
         async def dead() -> Sequence[asyncpg.Record]:
@@ -148,6 +162,7 @@ async def test_a_refused_message_is_a_dead_letter_and_comes_back_by_replay(
 
         await journey.app.replay(letter["id"], customer_id=journey.channel.customer_id)
         assert await until(journey.seen) == ["Echo: Hello"]
+        await journey.confirm()
 
         async def sent() -> Sequence[asyncpg.Record]:
             return await journey.rows("SELECT id FROM messages WHERE direction = 'OUTBOUND' AND status = 'SENT'")
@@ -161,7 +176,16 @@ async def test_a_send_that_fails_for_a_moment_is_repeated_and_seen_once(
     database: Database, database_url: str, valkey_url: str, *, kind: ChannelKind, name: str, queue: str
 ) -> None:
     async with _journey(database, database_url, valkey_url, kind, name) as journey:
-        await journey.tell("_faults", {"kind": "error", "status": 429, "times": 2, "headers": {"Retry-After": "0.05"}})
+        await journey.tell(
+            "_faults",
+            {
+                "kind": "error",
+                "status": 429,
+                "times": 2,
+                "headers": {"Retry-After": "0.05"},
+                "match": {"path": "/messages"},
+            },
+        )
         await journey.hear("Hello")
         assert await until(journey.seen) == ["Echo: Hello"]
 
