@@ -26,7 +26,11 @@ async def test_an_answer_too_long_for_one_message_goes_out_in_parts_and_in_order
         assert len(parts) == 3
         assert all(len(part) <= 4096 for part in parts)
         assert "\n\n".join(parts).split() == f"Echo: {question}".split()
-        assert [status for _, status in await here.ours()] == ["DELIVERED"] * 3
+
+        async def delivered() -> bool:
+            return [status for _, status in await here.ours()] == ["DELIVERED"] * 3
+
+        await until(delivered)
 
 
 async def test_outside_the_24_hours_nothing_is_sent_and_the_reason_is_told(street: Open) -> None:

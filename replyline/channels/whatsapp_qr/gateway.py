@@ -70,13 +70,16 @@ def down_reason(state: str) -> str | None:
 async def connect_session(
     account: ChannelAccount, http: aiohttp.ClientSession, *, callback_url: str, label: str
 ) -> Session:
-    """Make the account's session, or tell it where its events go.
+    """Make the account's session, or tell it where its events go; one that was logged out or banned tries anew.
 
     Raises:
         JobError: the gateway did not do it.
     """
     body = {"webhook_url": callback_url, "webhook_secret": account.secrets.get("secret", ""), "label": label[:100]}
-    return _session(await ask(account, http, "PUT", "", body))
+    session = _session(await ask(account, http, "PUT", "", body))
+    if session.state in {"logged_out", "banned"}:
+        return await change_session(account, http, "restart")
+    return session
 
 
 async def show_session(account: ChannelAccount, http: aiohttp.ClientSession) -> Session:
