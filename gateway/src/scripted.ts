@@ -217,8 +217,9 @@ export class ScriptedWhatsApp {
       Params: { session: string; what: string };
       Body: Record<string, unknown> | undefined;
     }
-    app.get<Told>('/_script/:session', async ({ params }) => this.#show(this.#script(params.session)));
-    app.post<Told>('/_script/:session/:what', async ({ params, body }) => {
+    const open = { config: { isOpen: true } };
+    app.get<Told>('/_script/:session', open, async ({ params }) => this.#show(this.#script(params.session)));
+    app.post<Told>('/_script/:session/:what', open, async ({ params, body }) => {
       const script = this.#script(params.session);
       this.#tell(script, params.what, body ?? {});
       return this.#show(script);

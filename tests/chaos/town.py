@@ -54,7 +54,9 @@ class Sent(msgspec.Struct):
 class Town:
     """Everything of a deployment, each part of which can be killed by itself."""
 
-    def __init__(self, *, waits_s: Sequence[float] = (0.2, 0.4, 0.8, 1.6)) -> None:
+    def __init__(
+        self, *, waits_s: Sequence[float] = (0.2, 0.4, 0.8, 1.6), cloud_config: Mapping[str, str] | None = None
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="replyline-chaos-")
         folder = Path(self._folder.name)
         folder.chmod(0o711)  # started by root, Postgres runs as somebody else, who must get through
@@ -62,6 +64,7 @@ class Town:
         self.postgres = EmbeddedPostgres(folder)  # as in production: what is committed survives a kill
         self.standins = Standins()
         self._waits = msgspec.json.encode(list(waits_s)).decode()
+        self._cloud_config = cloud_config or {}
         self._port = free_port()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._log = (folder / "processes.log").open("ab")
@@ -117,7 +120,10 @@ class Town:
                 },
             )
             self.cloud = await make_channel(
-                database, chatbot, "WHATSAPP_CLOUD", config={"graph_base": self.standins.urls["whatsapp_cloud"]}
+                database,
+                chatbot,
+                "WHATSAPP_CLOUD",
+                config={"graph_base": self.standins.urls["whatsapp_cloud"], **self._cloud_config},
             )
             self.qr = await make_channel(
                 database, chatbot, "WHATSAPP_QR", config={"gateway_url": self.standins.urls["qr_gateway"]}
@@ -243,6 +249,19 @@ class Town:
         name = "whatsapp_cloud" if channel == "cloud" else "qr_gateway"
         async with self.http.get(f"{self.standins.urls[name]}/_sent") as response:
             return msgspec.json.decode(await response.read(), type=list[Sent])
+
+    async def calls(self, standin: str) -> list[dict[str, object]]:
+        """Everything that a stand-in was asked, page after page."""
+        found: list[dict[str, object]] = []
+        since = 0
+        while True:
+            async with self.http.get(f"{self.standins.urls[standin]}/_calls?since={since}") as response:
+                page = msgspec.json.decode(await response.read(), type=dict[str, object])
+            calls = msgspec.convert(page["calls"], list[dict[str, object]])
+            if not calls:
+                return found
+            found += calls
+            since = msgspec.convert(page["next"], int)
 
     async def count_seen(self, channel: str = "cloud") -> int:
         """How many messages people have seen."""
