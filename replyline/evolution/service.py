@@ -1,0 +1,330 @@
+"""The adapter's HTTP side: our gateway contract for Replyline, and a webhook for Evolution."""
+
+import asyncio
+import hashlib
+import hmac
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeVar
+
+import aiohttp
+import msgspec
+import structlog
+from aiohttp import web
+from msgspec import Meta
+
+from replyline.evolution import events
+from replyline.evolution.api import EvolutionApi, Unknown
+from replyline.evolution.memory import Memory, Send, Session
+from replyline.evolution.outbox import Outbox
+from replyline.evolution.refusal import Refusal
+
+log = structlog.get_logger(__name__)
+
+_ID = re.compile(r"^[A-Za-z0-9._-]{1,100}$")
+_KEY = re.compile(r"^[\x21-\x7e]{1,128}$")
+_JID = re.compile(r"^\+?\d{5,20}(?::\d+)?(?:@(?:s\.whatsapp\.net|c\.us|lid))?$")
+_MAX_BODY_BYTES = 4_000_000
+_PURGE_EVERY_S = 600.0
+_STILL_ASKING_MS = 1_000
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Known = TypeVar("Known", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSettings:
+    """What an adapter is told; times in seconds."""
+
+    url: str
+    api_key: str
+    token: str
+    public_url: str
+    """Where Evolution reaches this adapter, without a slash at the end."""
+    grace_s: float = 20.0
+    """How long a send of unknown outcome waits for Evolution to report it, before it is tried again."""
+    timeout_s: float = 30.0
+    first_wait_s: float = 1.0
+
+
+class _Put(msgspec.Struct):
+    webhook_url: Annotated[str, Meta(pattern=r"^https?://[^\s/?#]+")]
+    webhook_secret: Annotated[str, Meta(min_length=1, max_length=500)]
+    label: Annotated[str, Meta(max_length=100)] | None = None
+
+
+class _Pair(msgspec.Struct):
+    phone: Annotated[str, Meta(pattern=r"^\d{6,20}$")]
+
+
+class _Message(msgspec.Struct):
+    to: str
+    type: Literal["text"]
+    text: Annotated[str, Meta(min_length=1, max_length=65_536)]
+    reply_to: str | None = None
+    typing_ms: Annotated[int, Meta(ge=0, le=20_000)] = 0
+
+
+class _Read(msgspec.Struct):
+    to: str
+    message_ids: Annotated[list[str], Meta(min_length=1, max_length=100)]
+
+
+class _Typing(msgspec.Struct):
+    to: str
+    on: bool
+
+
+class Adapter:
+    """Everything that is open."""
+
+    def __init__(self, settings: AdapterSettings, memory: Memory, http: aiohttp.ClientSession) -> None:
+        self._settings = settings
+        self._memory = memory
+        self._http = http
+        self._api = EvolutionApi(http, settings.url, settings.api_key, timeout_s=settings.timeout_s)
+        self._sessions: dict[str, Session] = {}
+        self._outboxes: dict[str, Outbox] = {}
+        self._sending: set[tuple[str, str]] = set()
+        self._public_url = settings.public_url
+        self._purging: asyncio.Task[None] | None = None
+
+    def reached_at(self, url: str) -> None:
+        """Where Evolution reaches this adapter, once that is known."""
+        self._public_url = url
+
+    async def open(self) -> None:
+        """Take up every session that is remembered."""
+        for session in await self._memory.sessions():
+            self._take_up(session)
+        self._purging = asyncio.create_task(self._purge())
+
+    async def close(self) -> None:
+        """Stop telling."""
+        if self._purging is not None:
+            self._purging.cancel()
+            await asyncio.gather(self._purging, return_exceptions=True)
+        for outbox in self._outboxes.values():
+            await outbox.close()
+
+    def application(self) -> web.Application:
+        """The routes."""
+        app = web.Application(client_max_size=_MAX_BODY_BYTES)
+        at = "/v1/sessions/{id}"
+        routes: list[tuple[str, str, Handler]] = [
+            ("PUT", at, self._put),
+            ("GET", at, self._get),
+            ("DELETE", at, self._delete),
+            ("POST", f"{at}/pair", self._pair),
+            ("POST", f"{at}/restart", self._restart),
+            ("POST", f"{at}/logout", self._logout),
+            ("POST", f"{at}/messages", self._send),
+            ("POST", f"{at}/read", self._read),
+            ("POST", f"{at}/typing", self._typing),
+        ]
+        for method, path, handler in routes:
+            app.router.add_route(method, path, self._guarded(handler))
+        app.router.add_get("/health", _health)
+        app.router.add_post("/evolution/{token}", self._hear)
+        app.router.add_route("*", "/{path:.*}", _nowhere)
+        return app
+
+    # Sessions.
+
+    async def _put(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["id"]
+        if not _ID.match(name):
+            raise Refusal("invalid", "a session id is 1 to 100 of A-Z a-z 0-9 . _ -")
+        put = await _body(request, _Put)
+        session = self._sessions.get(name) or Session(name, put.webhook_url, put.webhook_secret)
+        session.webhook_url, session.webhook_secret, session.label = put.webhook_url, put.webhook_secret, put.label
+        await self._memory.keep_session(session)
+        self._take_up(session)
+        await self._api.create(name, f"{self._public_url}/evolution/{session.path_token}", session.header_token)
+        await self._connect(session)
+        return await self._shown(session)
+
+    async def _connect(self, session: Session, phone: str | None = None) -> None:
+        if await self._api.state(session.id) == "open":
+            if session.state != "open":
+                await events.change_state(self._memory, session, "open")
+        else:
+            code, pairing_code = await self._api.connect(session.id, phone)
+            await events.show_code(self._memory, session, code, pairing_code)
+        self._outboxes[session.id].poke()
+
+    async def _get(self, request: web.Request) -> web.StreamResponse:
+        return await self._shown(self._known(request))
+
+    async def _delete(self, request: web.Request) -> web.StreamResponse:
+        session = self._known(request)
+        await self._api.change("DELETE", "logout", session.id)
+        await self._api.change("DELETE", "delete", session.id)
+        await self._outboxes.pop(session.id).close()
+        del self._sessions[session.id]
+        await self._memory.forget_session(session.id)
+        return web.Response(status=204)
+
+    async def _pair(self, request: web.Request) -> web.StreamResponse:
+        session = self._known(request)
+        pair = await _body(request, _Pair)
+        if session.state == "open":
+            raise Refusal("already_open", "the session is open")
+        await self._connect(session, pair.phone)
+        return await self._shown(session)
+
+    async def _restart(self, request: web.Request) -> web.StreamResponse:
+        session = self._known(request)
+        if session.state not in {"logged_out", "banned"}:
+            await self._api.change("POST", "restart", session.id)
+        await self._connect(session)
+        return await self._shown(session)
+
+    async def _logout(self, request: web.Request) -> web.StreamResponse:
+        session = self._known(request)
+        await self._api.change("DELETE", "logout", session.id)
+        session.phone = None
+        await events.change_state(self._memory, session, "logged_out")
+        self._outboxes[session.id].poke()
+        return await self._shown(session)
+
+    # Messages.
+
+    async def _send(self, request: web.Request) -> web.StreamResponse:
+        session = self._known(request)
+        key = request.headers.get("Idempotency-Key", "")
+        if not _KEY.match(key):
+            raise Refusal("invalid", "Idempotency-Key is missing, or not 1 to 128 visible characters")
+        raw = await request.read()
+        message = await _body(request, _Message)
+        if not _JID.match(message.to):
+            raise Refusal("invalid", "`to` is neither a phone number nor a WhatsApp address")
+        if session.state in {"logged_out", "banned"}:
+            raise Refusal(
+                "logged_out" if session.state == "logged_out" else "banned", f"the session is {session.state}"
+            )
+        if (session.id, key) in self._sending:
+            raise Refusal("in_flight", "the same key is being sent", retry_after_ms=_STILL_ASKING_MS)
+        self._sending.add((session.id, key))
+        try:
+            return await self._send_once(session, key, message, hashlib.sha256(raw).digest())
+        finally:
+            self._sending.discard((session.id, key))
+
+    async def _send_once(self, session: Session, key: str, message: _Message, digest: bytes) -> web.StreamResponse:
+        chat = message.to.partition("@")[0].partition(":")[0].lstrip("+")
+        known = await self._memory.begin_send(session.id, key, Send(digest, chat, message.text, None, time.time()))
+        if known is not None:
+            if known.digest != digest:
+                raise Refusal("key_reused", "the key came with another message before")
+            if known.wa_id is not None:
+                return _json(200, {"message_id": key, "wa_id": known.wa_id})
+            left_s = self._settings.grace_s - (time.time() - known.started_at)
+            if left_s > 0:  # Evolution may still report it (`send.message`)
+                wait_ms = min(round(left_s * 1000) + 1, _STILL_ASKING_MS)
+                raise Refusal("in_flight", "it is not known whether it went out", retry_after_ms=wait_ms)
+            await self._memory.try_again(session.id, key)
+        try:
+            wa_id = await self._api.send(
+                session.id, message.to, message.text, reply_to=message.reply_to, typing_ms=message.typing_ms
+            )
+        except Refusal:
+            await self._memory.forget_send(session.id, key)
+            raise
+        except Unknown as error:
+            raise Refusal("in_flight", str(error), retry_after_ms=_STILL_ASKING_MS) from error
+        await self._memory.end_send(session.id, key, wa_id)
+        return _json(202, {"message_id": key, "wa_id": wa_id})
+
+    async def _read(self, request: web.Request) -> web.StreamResponse:
+        session, read = self._known(request), await _body(request, _Read)
+        await self._api.read(session.id, read.to, read.message_ids)
+        return _json(202, {})
+
+    async def _typing(self, request: web.Request) -> web.StreamResponse:
+        session, typing = self._known(request), await _body(request, _Typing)
+        await self._api.typing(session.id, typing.to, on=typing.on)
+        return _json(202, {})
+
+    # Evolution's webhook.
+
+    async def _hear(self, request: web.Request) -> web.StreamResponse:
+        """What Evolution tells. It repeats what is answered 5xx, but not what is answered 400 to 404 or 422 (contracts §3.2)."""
+        token = request.match_info["token"]
+        session = next((one for one in self._sessions.values() if _same(one.path_token, token)), None)
+        if session is None or not _same(session.header_token, request.headers.get("x-replyline-secret", "")):
+            return _json(401, {})
+        raw = await request.read()
+        try:
+            await events.take(self._memory, session, msgspec.json.decode(raw, type=events.Envelope))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            log.warning("evolution.not_understood", session=session.id, error=str(error)[:200])
+        self._outboxes[session.id].poke()
+        return _json(200, {})
+
+    # What all have in common.
+
+    def _guarded(self, handler: Handler) -> Handler:
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            kind, _, token = request.headers.get("Authorization", "").partition(" ")
+            try:
+                if kind != "Bearer" or not _same(self._settings.token, token):
+                    raise Refusal("unauthorized", "wrong token")
+                return await handler(request)
+            except Refusal as error:
+                return _json(error.status, error.body())
+            except web.HTTPException:
+                raise
+            except Exception:
+                log.exception("evolution.failed", path=request.path)
+                failed = Refusal("internal", "the adapter failed", retry_after_ms=1_000)
+                return _json(failed.status, failed.body())
+
+        return guarded
+
+    def _known(self, request: web.Request) -> Session:
+        session = self._sessions.get(request.match_info["id"])
+        if session is None:
+            raise Refusal("unknown_session", "there is no such session")
+        return session
+
+    def _take_up(self, session: Session) -> None:
+        self._sessions[session.id] = session
+        if session.id not in self._outboxes:
+            self._outboxes[session.id] = Outbox(
+                self._memory, session, self._http, first_wait_s=self._settings.first_wait_s
+            )
+
+    async def _shown(self, session: Session) -> web.StreamResponse:
+        return _json(200, events.shown(session, waiting_events=await self._memory.waiting(session.id)))
+
+    async def _purge(self) -> None:
+        while True:
+            await self._memory.purge()
+            await asyncio.sleep(_PURGE_EVERY_S)
+
+
+async def _health(_: web.Request) -> web.StreamResponse:
+    return _json(200, {"status": "ok"})
+
+
+async def _nowhere(request: web.Request) -> web.StreamResponse:
+    error = Refusal("not_found", f"no route {request.method} {request.path}")
+    return _json(error.status, error.body())
+
+
+async def _body(request: web.Request, kind: type[Known]) -> Known:
+    try:
+        return msgspec.json.decode(await request.read(), type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal("invalid", str(error)) from error
+
+
+def _json(status: int, body: object) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+
+
+def _same(wanted: str, given: str) -> bool:
+    return hmac.compare_digest(wanted.encode(), given.encode(errors="surrogatepass"))

@@ -1,0 +1,340 @@
+"""What Replyline hears of Evolution through the adapter: our contract, each send once, nothing lost."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+
+from replyline.channels import CHANNELS, ChannelAccount, Outgoing
+from replyline.errors import JobError, Permanent, RateLimited
+from replyline.evolution.memory import Memory
+from replyline.evolution.service import Adapter, AdapterSettings
+from replyline.ids import new_id
+from replyline.standins.evolution import EvolutionStandin
+from tests.channels.contract_suite import make_account
+from tests.make import QR_SECRETS
+from tests.standins.side import Side
+from tests.waiting import until
+from tests.web.conftest import free_port
+
+TOKEN = "a-token-for-the-adapter"
+ANA = "4915112345678"
+JID = f"{ANA}@s.whatsapp.net"
+
+
+@dataclass
+class Hook:
+    """Replyline's side of the webhook: everything that came, verified and read by our own channel."""
+
+    account: ChannelAccount
+    url: str = ""
+    status: int = 200
+    events: list[dict[str, object]] = field(default_factory=list)
+    forged: int = 0
+
+    async def take(self, request: web.Request) -> web.Response:
+        raw = await request.read()
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        CHANNELS["WHATSAPP_QR"].verify(self.account, headers, raw)
+        if 200 <= self.status < 300:
+            self.events.append(msgspec.json.decode(raw, type=dict[str, object]))
+        return web.Response(status=self.status)
+
+    def of(self, kind: str) -> list[dict[str, object]]:
+        """The data of the events of one kind."""
+        return [msgspec.convert(event["data"], dict[str, object]) for event in self.events if event["type"] == kind]
+
+
+@dataclass
+class Scene:
+    """Evolution, the adapter, and Replyline's side of both."""
+
+    evolution: Side
+    adapter_url: str
+    http: aiohttp.ClientSession
+    hook: Hook
+    account: ChannelAccount
+
+    async def call(
+        self, method: str, path: str = "", body: object = None, key: str | None = None
+    ) -> tuple[int, dict[str, object]]:
+        """A call of the contract."""
+        headers = {"Authorization": f"Bearer {TOKEN}"} | ({"Idempotency-Key": key} if key else {})
+        url = f"{self.adapter_url}/v1/sessions/shop{path}"
+        async with self.http.request(method, url, json=body, headers=headers) as response:
+            raw = await response.read()
+            return response.status, msgspec.json.decode(raw, type=dict[str, object]) if raw else {}
+
+    async def send(self, text: str, key: str, to: str = ANA) -> tuple[int, dict[str, object]]:
+        """One send."""
+        return await self.call("POST", "/messages", {"to": to, "type": "text", "text": text}, key)
+
+    async def pair(self) -> None:
+        """Make the session and scan its code."""
+        status, made = await self.call(
+            "PUT", "", {"webhook_url": self.hook.url, "webhook_secret": QR_SECRETS["secret"], "label": "Shop"}
+        )
+        assert (status, made["state"]) == (200, "qr")
+        await self.hear(event="connection.update", data={"state": "open", "statusReason": 200, "wuid": JID})
+
+    async def hear(self, **inbound: object) -> int:
+        """Something happens at Evolution; the adapter's answer to its webhook."""
+        said = await self.evolution.tell("/_inbound", {"instance": "shop", **inbound})
+        return msgspec.convert(said.json()["status"], int)
+
+
+@pytest.fixture
+async def hook() -> AsyncIterator[Hook]:
+    made = Hook(make_account("WHATSAPP_QR", "shop", config={}, secrets=QR_SECRETS))
+    app = web.Application()
+    app.router.add_post("/hook", made.take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+    yield made
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def scene(tmp_path: Path, hook: Hook) -> AsyncIterator[Scene]:
+    standin = EvolutionStandin()
+    await standin.start("127.0.0.1", 0)
+    memory = Memory(tmp_path)
+    async with aiohttp.ClientSession() as http:
+        settings = AdapterSettings(
+            standin.url, standin.api_key, TOKEN, "", grace_s=0.6, timeout_s=1.0, first_wait_s=0.05
+        )
+        adapter = Adapter(settings, memory, http)
+        runner = web.AppRunner(adapter.application(), shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        adapter.reached_at(url)
+        await adapter.open()
+        account = make_account(
+            "WHATSAPP_QR", "shop", config={"gateway_url": url}, secrets={**QR_SECRETS, "gateway_token": TOKEN}
+        )
+        made = Scene(Side(standin.url, http), url, http, hook, account)
+        await made.pair()
+        yield made
+        await runner.cleanup()
+        await adapter.close()
+    await standin.close()
+    memory.close()
+
+
+async def test_our_channel_sends_through_evolution_and_hears_of_it(scene: Scene) -> None:
+    message = Outgoing(new_id(), JID, "Hello", quotes="3EB0Q")
+    accepted = await CHANNELS["WHATSAPP_QR"].send(scene.account, message, scene.http)
+    assert await CHANNELS["WHATSAPP_QR"].send(scene.account, message, scene.http) == accepted
+    (sent,) = await scene.evolution.sent()
+    assert (sent.to, sent.text, sent.id) == (JID, "Hello", accepted.external_id)
+    await until(lambda: len(scene.hook.of("status")) == 2)
+    assert [(status["status"], status["message_id"]) for status in scene.hook.of("status")] == [
+        ("sent", str(message.message_id)),
+        ("delivered", str(message.message_id)),
+    ]
+    await CHANNELS["WHATSAPP_QR"].check(scene.account, scene.http)
+
+
+async def test_a_message_of_a_person_is_told_once_with_both_addresses(scene: Scene) -> None:
+    await scene.hear(**{"from": "123@lid"}, text="Hi", id="A1", alt=JID, times=3)
+    await until(lambda: scene.hook.of("message"))
+    (told,) = scene.hook.of("message")
+    assert (told["id"], told["from"], told["alt"], told["from_me"], told["text"]) == ("A1", "123@lid", JID, False, "Hi")
+
+
+async def test_groups_history_and_own_sends_are_not_told_and_a_human_on_the_telephone_is(scene: Scene) -> None:
+    _, sent = await scene.send("Hello", "k1")
+    await scene.hear(**{"from": "1203@g.us"}, text="a group", id="G1")
+    await scene.hear(**{"from": JID}, text="old", id="H1", age_s=3600)
+    await scene.hear(**{"from": JID}, text="Hello", id=str(sent["wa_id"]), from_me=True)
+    await scene.hear(**{"from": JID}, text="I am on it", id="P1", from_me=True)
+    await until(lambda: scene.hook.of("message"))
+    assert [(told["id"], told["from_me"]) for told in scene.hook.of("message")] == [("P1", True)]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "contract"),
+    [
+        ("Connection Closed", 400, (409, "not_connected")),
+        ("rate-overlimit", 400, (429, "paced")),
+        ("something odd", 400, (422, "invalid")),
+        ("Unauthorized", 401, (503, "unavailable")),
+        ("gone", 404, (404, "unknown_session")),
+    ],
+)
+async def test_the_400_for_everything_is_told_apart(
+    scene: Scene, code: str, status: int, contract: tuple[int, str]
+) -> None:
+    await scene.evolution.fault("error", code=code, status=status, match={"path": "/sendText"}, times=1)
+    answered, body = await scene.send("Hello", "k1")
+    assert (answered, msgspec.convert(body["error"], dict[str, object])["code"]) == contract
+    assert (await scene.send("Hello", "k1"))[0] == 202, "the key is free again: nothing went out"
+
+
+async def test_a_number_without_whatsapp_is_refused_for_good(scene: Scene) -> None:
+    await scene.evolution.tell("/_configure", {"instances": {"shop": {"numbers_without_whatsapp": [ANA]}}})
+    with pytest.raises(Permanent) as raised:
+        await CHANNELS["WHATSAPP_QR"].send(scene.account, Outgoing(new_id(), JID, "Hello"), scene.http)
+    assert raised.value.reason == "not_on_whatsapp"
+
+
+@pytest.mark.parametrize("fault", [{"kind": "cut_after_accept"}, {"kind": "slow", "seconds": 3}])
+async def test_a_send_whose_answer_is_lost_is_recognised_by_what_evolution_reports(
+    scene: Scene, fault: dict[str, object]
+) -> None:
+    await scene.evolution.tell("/_faults", {**fault, "times": 1, "match": {"path": "/sendText"}})
+    message = Outgoing(new_id(), JID, "Hello")
+    accepted = await _send_until_taken(scene, message)
+    assert accepted
+    assert len(await scene.evolution.sent()) == 1
+
+
+async def test_a_lost_answer_that_evolution_never_reports_is_sent_again_after_a_while(scene: Scene) -> None:
+    await scene.evolution.tell("/_configure", {"instances": {"shop": {"reports_own_sends": False}}})
+    await scene.evolution.fault("cut_after_accept", times=1, match={"path": "/sendText"})
+    await _send_until_taken(scene, Outgoing(new_id(), JID, "Hello"))
+    assert len(await scene.evolution.sent()) == 2
+
+
+async def test_a_key_is_for_one_message(scene: Scene) -> None:
+    await scene.send("Hello", "k1")
+    status, body = await scene.send("Something else", "k1")
+    assert (status, msgspec.convert(body["error"], dict[str, object])["code"]) == (422, "key_reused")
+
+
+async def test_a_session_goes_through_its_states(scene: Scene) -> None:
+    assert (await scene.call("GET"))[1]["state"] == "open"
+    assert (await scene.call("POST", "/pair", {"phone": ANA}))[0] == 409
+    await scene.hear(event="connection.update", data={"state": "close", "statusReason": 401})
+    assert (await scene.call("GET"))[1]["state"] == "logged_out"
+    assert (await scene.send("Hello", "k9"))[0] == 410
+    status, paired = await scene.call("POST", "/pair", {"phone": ANA})
+    assert status == 200
+    assert msgspec.convert(paired["pairing_code"], dict[str, object])["code"] == "WZYEH1YY"
+    await until(lambda: {"open", "logged_out", "qr"} <= {str(told["state"]) for told in scene.hook.of("session")})
+    assert (await scene.call("POST", "/logout"))[1]["state"] == "logged_out"
+    assert (await scene.call("DELETE"))[0] == 204
+    assert (await scene.call("GET"))[0] == 404
+
+
+async def test_edits_and_deletions_are_told(scene: Scene) -> None:
+    key = {"remoteJid": JID, "fromMe": False, "id": "A1"}
+    await scene.hear(event="messages.edited", data={"key": key, "message": {"conversation": "new words"}})
+    await scene.hear(event="messages.delete", data=key)
+    await until(lambda: len(scene.hook.of("message")) == 2)
+    told = [(one["type"], one["target"], one["text"]) for one in scene.hook.of("message")]
+    assert told == [("edit", "A1", "new words"), ("revoke", "A1", "")]
+
+
+async def test_whoever_does_not_know_the_secret_is_not_heard(scene: Scene) -> None:
+    body = {"event": "messages.upsert", "instance": "shop", "data": {}}
+    async with scene.http.post(f"{scene.adapter_url}/evolution/guessed", json=body) as response:
+        assert response.status == 401
+    (path, *_) = [str(call.path) for call in await scene.evolution.calls() if call.path == "/instance/create"]
+    assert path
+    created = next(call for call in await scene.evolution.calls() if call.path == "/instance/create")
+    webhook = msgspec.convert(msgspec.convert(created.body, dict[str, object])["webhook"], dict[str, object])
+    async with scene.http.post(str(webhook["url"]), json=body) as response:
+        assert response.status == 401, "the path alone is not enough"
+    assert scene.hook.of("message") == []
+
+
+async def test_what_cannot_be_read_is_answered_200_so_that_evolution_goes_on(scene: Scene) -> None:
+    assert await scene.hear(event="messages.upsert", data={"key": 7}) == 200
+    assert await scene.hear(**{"from": JID}, text="Hi", id="A1") == 200
+    await until(lambda: scene.hook.of("message"))
+
+
+async def test_an_event_that_is_refused_again_and_again_does_not_hold_up_the_others(scene: Scene) -> None:
+    scene.hook.status = 422
+    await scene.hear(**{"from": JID}, text="bad", id="A1")
+    waiting = "waiting_events"
+
+    async def aside() -> bool:
+        return (await scene.call("GET"))[1][waiting] == 0
+
+    await until(aside)
+    scene.hook.status = 200
+    await scene.hear(**{"from": JID}, text="good", id="A2")
+    await until(lambda: [told["text"] for told in scene.hook.of("message")] == ["good"])
+
+
+@pytest.mark.parametrize("token", ["", "Bearer wrong"])
+async def test_nobody_speaks_to_the_adapter_without_its_token(scene: Scene, token: str) -> None:
+    async with scene.http.get(f"{scene.adapter_url}/v1/sessions/shop", headers={"Authorization": token}) as response:
+        assert response.status == 401
+
+
+async def test_an_adapter_killed_in_the_middle_of_50_sends_loses_and_doubles_nothing(
+    tmp_path: Path, hook: Hook
+) -> None:
+    standin = EvolutionStandin()
+    await standin.start("127.0.0.1", 0)
+    port = free_port()
+    async with aiohttp.ClientSession() as http:
+        process = await asyncio.to_thread(_start, standin, tmp_path, port)
+        url = f"http://127.0.0.1:{port}"
+        account = make_account(
+            "WHATSAPP_QR", "shop", config={"gateway_url": url}, secrets={**QR_SECRETS, "gateway_token": TOKEN}
+        )
+        scene = Scene(Side(standin.url, http), url, http, hook, account)
+        await scene.pair()
+        await scene.evolution.tell("/_configure", {"retry": {"tries": 14}})
+        await scene.evolution.fault("slow", seconds=0.2, match={"path": "/sendText"})
+        messages = [Outgoing(new_id(), f"49151{number:08}@s.whatsapp.net", f"m{number}") for number in range(50)]
+        sending = [asyncio.create_task(_send_until_taken(scene, message, tries=400)) for message in messages]
+        await until(lambda: _count(scene, 10))
+        process.kill()
+        process.wait(10)
+        again = await asyncio.to_thread(_start, standin, tmp_path, port)
+        try:
+            await asyncio.gather(*sending)
+            seen = Counter(sent.text for sent in await scene.evolution.sent())
+            assert seen == Counter(message.text for message in messages)
+            await until(
+                lambda: len({told["wa_id"] for told in hook.of("status") if told["status"] == "delivered"}) == 50
+            )
+        finally:
+            again.terminate()
+            assert again.wait(10) == 0
+            for one in (process, again):
+                assert one.stdout is not None
+                one.stdout.close()
+    await standin.close()
+
+
+async def _count(scene: Scene, least: int) -> bool:
+    return len(await scene.evolution.sent()) >= least
+
+
+async def _send_until_taken(scene: Scene, message: Outgoing, *, tries: int = 60) -> str:
+    """As the send queue does: again and again, with the same id."""
+    for _ in range(tries):
+        try:
+            return (await CHANNELS["WHATSAPP_QR"].send(scene.account, message, scene.http)).external_id
+        except JobError as error:
+            await asyncio.sleep(min(error.after, 0.1) if isinstance(error, RateLimited) else 0.05)
+    raise AssertionError("it was never taken")
+
+
+def _start(standin: EvolutionStandin, folder: Path, port: int) -> "subprocess.Popen[bytes]":
+    command = [
+        *(sys.executable, "-m", "replyline", "evolution", "--url", standin.url, "--api-key", standin.api_key),
+        *("--token", TOKEN, "--data", str(folder), "--port", str(port), "--grace", "5"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["url"].endswith(str(port))
+    return process
