@@ -13,7 +13,7 @@ UV_VERSION := 0.13.9
 TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 2 ] && echo $$n || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format gateway node chaos chaos-channels bench bench-queue lock clean
+.PHONY: help run test check format gateway node chaos chaos-channels bench bench-callbacks bench-queue lock clean
 # The QR gateway is built where Node is new enough; without it everything but real telephones by QR works.
 GATEWAY := $(shell node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null && command -v npm >/dev/null \
 	&& echo gateway/dist/.built)
@@ -46,6 +46,9 @@ chaos-channels: $(STAMP) gateway ## bend both WhatsApp channels over 1,000 messa
 
 bench: $(STAMP) node ## messages a second from door to sent, beside the same in BullMQ for Node
 	$(BIN)/python -m bench.pipeline
+
+bench-callbacks: $(STAMP) ## the door under Meta's callbacks: time to answer, and what an update costs
+	$(BIN)/python -m bench.callbacks
 
 bench-queue: $(STAMP) node ## the queue engine alone, beside BullMQ for Node and its Python package
 	$(BIN)/python -m bench.queue

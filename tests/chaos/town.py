@@ -183,6 +183,10 @@ class Town:
             [sys.executable, "-m", "replyline", *arguments], env=environment, stdout=self._log, stderr=self._log
         )
 
+    def pid(self, name: str) -> int:
+        """The process id of one of ours."""
+        return self._processes[name].pid
+
     def kill(self, name: str) -> None:
         """SIGKILL a process, and see it gone."""
         process = self._processes.pop(name)
