@@ -16,7 +16,7 @@ TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2);
 .PHONY: help run test check format gateway node chaos chaos-channels bench bench-callbacks bench-queue lock clean
 # The QR gateway is built where Node is new enough; without it everything but real telephones by QR works.
 GATEWAY := $(shell node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null && command -v npm >/dev/null \
-	&& echo gateway/dist/.built)
+	&& echo gateway/node_modules/.built)
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,15 +24,17 @@ help: ## list these commands
 run: $(STAMP) $(GATEWAY) ## start everything on this machine, with a demo customer and stand-ins (Ctrl-C stops)
 	$(BIN)/replyline start --demo
 
-test: $(STAMP) ## run all tests, on servers of their own
+test: $(STAMP) $(GATEWAY) ## run all tests, on servers of their own
 	$(BIN)/pytest -n $(TEST_PROCESSES)
+	$(if $(GATEWAY),npm test --silent --prefix gateway)
 
-check: $(STAMP) ## format, lint, types, import layers and tests: what must be green before a commit
+check: $(STAMP) $(GATEWAY) ## format, lint, types, import layers and tests: what must be green before a commit
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n $(TEST_PROCESSES)
+	$(if $(GATEWAY),npm test --silent --prefix gateway)
 
 format: $(STAMP) ## put the code into shape
 	$(BIN)/ruff format .
@@ -53,11 +55,11 @@ bench-callbacks: $(STAMP) ## the door under Meta's callbacks: time to answer, an
 bench-queue: $(STAMP) node ## the queue engine alone, beside BullMQ for Node and its Python package
 	$(BIN)/python -m bench.queue
 
-gateway: gateway/dist/.built ## build the WhatsApp QR gateway (Node 20 or newer)
+gateway: gateway/node_modules/.built ## build the WhatsApp QR gateway (Node 20 or newer)
 
-gateway/dist/.built: gateway/package-lock.json $(wildcard gateway/src/*.ts gateway/test/*.ts)
+gateway/node_modules/.built: gateway/package-lock.json $(wildcard gateway/src/*.ts gateway/test/*.ts)
 	@npm ci --no-audit --no-fund --ignore-scripts --prefix gateway && npm run build --silent --prefix gateway \
-		&& touch gateway/dist/.built || echo "The QR gateway could not be built; everything but telephones by QR works."
+		&& touch gateway/node_modules/.built || echo "The QR gateway could not be built; everything but telephones by QR works."
 
 node: ## install what the comparisons with BullMQ for Node need (Node 20 or newer)
 	npm ci --no-audit --no-fund --ignore-scripts --prefix tests/broker/conformance

@@ -93,7 +93,12 @@ def create_channel(
 def list_channels(customer: Customer, as_json: AsJson = False) -> None:
     """List a customer's channels."""
     found = do(lambda app: channels.list_page(app.database, customer_id=customer, limit=1000))
-    rows(found, ("id", "kind", "name", "external_id", "enabled", "health", "health_reason", "channel_key"), "channels", as_json=as_json)
+    rows(
+        found,
+        ("id", "kind", "name", "external_id", "enabled", "health", "health_reason", "channel_key"),
+        "channels",
+        as_json=as_json,
+    )
 
 
 @channels_group.command("show")

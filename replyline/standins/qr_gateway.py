@@ -26,70 +26,13 @@ from replyline.standins.faults import (
     StatusFirst,
 )
 from replyline.standins.messaging import Copies, MessagingConfiguration, MessagingStandin, Sent, Status, Url, Written
+from replyline.standins.qr_sessions import BY_STATUS, ERRORS, Session, State, gateway_error
 from replyline.standins.server import BadControl, ControlRoute, Reply, Request, json_response, merged, read_control
 
 MAX_REMEMBERED = 100_000
 """Sends whose repeat is recognised; the oldest are forgotten first."""
 _PATH = re.compile(r"^/v1/sessions/([^/]+)(?:/(messages|read|typing|pair|restart|logout))?$")
 _JID = re.compile(r"^\+?\d{5,20}(?::\d+)?(?:@(?:s\.whatsapp\.net|c\.us|lid|g\.us))?$")
-_ERRORS: dict[str, tuple[int, bool]] = {
-    "unauthorized": (401, False),
-    "not_found": (404, False),
-    "unknown_session": (404, False),
-    "in_flight": (409, True),
-    "not_connected": (409, True),
-    "already_open": (409, False),
-    "logged_out": (410, False),
-    "banned": (410, False),
-    "invalid": (422, False),
-    "not_on_whatsapp": (422, False),
-    "key_reused": (422, False),
-    "too_large": (413, False),
-    "not_owner": (421, True),
-    "restricted": (423, False),
-    "paced": (429, True),
-    "capped": (429, True),
-    "internal": (500, True),
-    "unavailable": (503, True),
-}
-_BY_STATUS = {401: "unauthorized", 404: "unknown_session", 409: "not_connected", 410: "logged_out", 413: "too_large"}
-_BY_STATUS |= {421: "not_owner", 422: "invalid", 423: "restricted", 429: "paced", 503: "unavailable"}
-
-State = Literal["qr", "connecting", "open", "closed", "logged_out", "banned"]
-
-
-class Session(msgspec.Struct, forbid_unknown_fields=True):
-    """One connected account; `state` other than `open` refuses sends."""
-
-    secret: str = ""
-    token: str | None = None
-    callback_url: Url | None = None
-    state: State = "open"
-    label: str | None = None
-    phone: str | None = None
-    qr: str | None = None
-    pairing_code: str | None = None
-    restricted_until: float | None = None
-    last_error: dict[str, object] | None = None
-    acks: bool = True
-    """Whether anything is heard of an accepted message."""
-    pace_ms: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """At least so long between two sends; one that comes earlier is told its own time."""
-
-    def shown(self, name: str) -> dict[str, object]:
-        """As the gateway shows it."""
-        expires = time.time() + 20
-        return {
-            "id": name,
-            "label": self.label,
-            "state": self.state,
-            "phone": self.phone,
-            "qr": {"code": self.qr, "expires_at": expires} if self.qr else None,
-            "pairing_code": {"code": self.pairing_code, "expires_at": expires} if self.pairing_code else None,
-            "restricted_until": self.restricted_until,
-            "last_error": self.last_error,
-            "waiting_events": 0,
-        }
 
 
 class _Configuration(MessagingConfiguration, forbid_unknown_fields=True):
@@ -206,19 +149,19 @@ class QrGatewayStandin(MessagingStandin[Event]):
         """A send, or something about a session."""
         path = _PATH.match(request.path)
         if path is None:
-            return _error("not_found", f"no route {request.method} {request.path}")
+            return gateway_error("not_found", f"no route {request.method} {request.path}")
         name = unquote(path.group(1))
         session = self._sessions.get(name)
         if session is not None and session.token is not None and request.bearer() != session.token:
-            return _error("unauthorized", "wrong token")
+            return gateway_error("unauthorized", "wrong token")
         try:
             if request.method == "PUT" and path.group(2) is None:
                 return self._put(name, msgspec.json.decode(request.raw, type=_Put))
             if session is None:
-                return _error("unknown_session", "no such session")
+                return gateway_error("unknown_session", "no such session")
             return await self._of_session(name, session, path.group(2), request)
         except msgspec.MsgspecError as error:
-            return _error("invalid", str(error))
+            return gateway_error("invalid", str(error))
 
     async def _of_session(self, name: str, session: Session, part: str | None, request: Request) -> Reply:
         match request.method, part:
@@ -241,7 +184,7 @@ class QrGatewayStandin(MessagingStandin[Event]):
                 self._signs.append(SignGiven(time.time(), name, kind, sign.to, sign.on, sign.message_ids))
                 return Reply(202, {})
             case _:
-                return _error("not_found", f"no route {request.method} {request.path}")
+                return gateway_error("not_found", f"no route {request.method} {request.path}")
 
     def _put(self, name: str, put: _Put) -> Reply:
         session = self._sessions.setdefault(name, Session(state="qr", qr=f"2@{secrets.token_urlsafe(60)}"))
@@ -253,7 +196,7 @@ class QrGatewayStandin(MessagingStandin[Event]):
 
     def _pair(self, name: str, session: Session, pair: _Pair) -> Reply:
         if session.state == "open":
-            return _error("already_open", "the session is open")
+            return gateway_error("already_open", "the session is open")
         session.pairing_code = f"{secrets.token_hex(4).upper()}"
         session.label = session.label or pair.phone
         return self._change(name, session, "qr")
@@ -273,20 +216,20 @@ class QrGatewayStandin(MessagingStandin[Event]):
     async def _send(self, name: str, session: Session, request: Request) -> Reply:
         key = request.headers.get("Idempotency-Key", "")
         if not key:
-            return _error("invalid", "Idempotency-Key is missing")
+            return gateway_error("invalid", "Idempotency-Key is missing")
         if known := self._answered.get((name, key)):
             if known[1] != hashlib.sha256(request.raw).digest():
-                return _error("key_reused", "the key came with another message before")
+                return gateway_error("key_reused", "the key came with another message before")
             return Reply(200, {"message_id": key, "wa_id": known[0]})
         if session.state in {"logged_out", "banned"}:
-            return _error(session.state, f"the session is {session.state}")
+            return gateway_error(session.state, f"the session is {session.state}")
         if session.state != "open":
-            return _error("not_connected", f"the session is {session.state}")
+            return gateway_error("not_connected", f"the session is {session.state}")
         send = self._decoder.decode(request.raw)
         if not _JID.match(send.to):
-            return _error("invalid", "`to` is neither a phone number nor a WhatsApp address")
+            return gateway_error("invalid", "`to` is neither a phone number nor a WhatsApp address")
         if (wait_ms := self._wait_ms(name, session)) > 0:
-            return _error("paced", "too fast for one number", retry_after_ms=wait_ms)
+            return gateway_error("paced", "too fast for one number", retry_after_ms=wait_ms)
         return await self._accept(name, session, key, send, request)
 
     def _wait_ms(self, name: str, session: Session) -> int:
@@ -351,12 +294,12 @@ class QrGatewayStandin(MessagingStandin[Event]):
 
     def error_reply(self, fault: Error) -> Reply:
         """In the gateway's own form; a status alone has the code that goes with it."""
-        if fault.code is not None and fault.code not in _ERRORS:
-            raise BadControl(f"code is one of {', '.join(sorted(_ERRORS))}")
-        code = str(fault.code) if fault.code is not None else _BY_STATUS.get(fault.status or 500)
+        if fault.code is not None and fault.code not in ERRORS:
+            raise BadControl(f"code is one of {', '.join(sorted(ERRORS))}")
+        code = str(fault.code) if fault.code is not None else BY_STATUS.get(fault.status or 500)
         if code is None:
             code = "internal" if (fault.status or 500) >= 500 else "invalid"
-        return _error(code, "told to fail", status=fault.status)
+        return gateway_error(code, "told to fail", status=fault.status)
 
     def written(self, raw: bytes) -> Written[Event]:
         """A callback for each message."""
@@ -416,16 +359,3 @@ def _event(session: str, kind: str, data: Mapping[str, object]) -> Event:
 
 def _new_id() -> str:
     return secrets.token_hex(10).upper()
-
-
-def _error(code: str, message: str, *, status: int | None = None, retry_after_ms: int = 1000) -> Reply:
-    usual, retryable = _ERRORS[code]
-    error: dict[str, object] = {
-        "code": code,
-        "message": message,
-        "retryable": retryable,
-        "retry_after_ms": retry_after_ms if usual in {409, 421, 429} and retryable else None,
-    }
-    if code == "restricted":
-        error["until"] = time.time() + 3600
-    return Reply(usual if status is None else status, {"error": error})

@@ -164,7 +164,7 @@ async def test_signs_of_life_are_taken(qr: Side, what: str) -> None:
     body = {"to": "1", "message_ids": ["3EB0A"]} if what == "read" else {"to": "1", "on": True}
     said = await qr.call("POST", f"/v1/sessions/shop%2F1/{what}", body, headers=_AUTHORIZED)
     assert said.status == 202
-    (sign,) = msgspec.convert((await qr.call("GET", "/_presence")).json(), list[dict[str, object]])
+    (sign,) = msgspec.json.decode((await qr.call("GET", "/_presence")).raw, type=list[dict[str, object]])
     assert (sign["session"], sign["kind"], sign["to"]) == (SESSION, what, "1")
 
 
