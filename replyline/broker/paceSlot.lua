@@ -2,11 +2,13 @@
   When a message may leave: a slot of its recipient, then one of its account, each reserved for this message alone.
 
   A slot in the future is kept under a ticket, so that who comes back at its time goes through, and a thousand who wait are told
-  a thousand times, not one. Both are virtual scheduling (GCRA): `tat` is when the bucket would be full again.
+  a thousand times, not one. Both are virtual scheduling (GCRA): `tat` is when the bucket would be full again. Those who come back
+  late come in a bunch, so what really leaves is counted once more, in a bucket of its own.
 
-  KEYS  1 account tat, 2 account blocked until, 3 recipient tat, 4 recipient blocked until, 5 ticket, 6 count of the day
+  KEYS  1 account tat, 2 account blocked until, 3 recipient tat, 4 recipient blocked until, 5 ticket, 6 count of the day,
+        7 tat of what left
   ARGV  1 account interval, 2 account burst, 3 recipient interval, 4 recipient burst (intervals in ms, 0 is no limit),
-        5 messages a day (0 is no limit), 6 how long a ticket outlives its time (ms)
+        5 messages a day (0 is no limit), 6 how long a ticket outlives its time (ms), 7 a random number below 1
   Gives {milliseconds to wait, what for}: 0 'go', else 'recipient', 'account' or 'day'.
 ]]
 local time = redis.call('TIME')
@@ -57,6 +59,14 @@ end
 if stage < 2 then
   local at = slot(KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]))
   if at > now + EARLY then return wait_until(at, 2, 'account') end
+end
+
+local interval = tonumber(ARGV[1])
+if interval > 0 then
+  local tat = math.max(tonumber(redis.call('GET', KEYS[7]) or 0), now) + interval
+  local early = tat - tonumber(ARGV[2]) * interval - now
+  if early > EARLY then return wait_until(now + early * (1 + tonumber(ARGV[7])), 2, 'account') end
+  redis.call('SET', KEYS[7], string.format('%.3f', tat), 'PX', math.ceil(tat - now) + 1000)
 end
 
 redis.call('DEL', KEYS[5])

@@ -1,5 +1,6 @@
 """How fast messages may leave: token buckets in Redis, shared by all workers, that give each message a slot of its own."""
 
+import random
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -58,6 +59,7 @@ class Pacing:
                 self._key(account, "blocked", recipient),
                 self._key(account, "ticket", ticket),
                 self._key(account, "day", str(day)),
+                self._key(account, "left"),
                 *self._numbers(limits),
             )
         )
@@ -100,6 +102,7 @@ class Pacing:
             str(limits.recipient_burst),
             str(limits.per_day),
             str(_TICKET_OUTLIVES_MS),
+            str(random.random()),  # those who were too early do not all come back at once
         )
 
     def _key(self, account: str, *names: str) -> str:

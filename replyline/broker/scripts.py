@@ -58,7 +58,7 @@ PAUSE = _script("pause-7")
 DRAIN = _script("drain-5")
 PROMOTE = _script("promote-9")
 REMOVE = _script("removeJob-2")
-PACE_SLOT = _own_script("paceSlot", keys=6)
+PACE_SLOT = _own_script("paceSlot", keys=7)
 PACE_BLOCK = _own_script("paceBlock", keys=2)
 
 SCRIPTS = (
