@@ -15,7 +15,7 @@ TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2);
 .DEFAULT_GOAL := help
 .PHONY: help run test check format gateway node chaos chaos-channels bench bench-callbacks bench-queue lock clean
 # The QR gateway is built where Node is new enough; without it everything but real telephones by QR works.
-GATEWAY := $(shell node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null && command -v npm >/dev/null \
+GATEWAY := $(shell node -e 'process.exit(+(+process.versions.node.split(".")[0] < 20))' 2>/dev/null && command -v npm >/dev/null \
 	&& echo gateway/node_modules/.built)
 
 help: ## list these commands

@@ -25,7 +25,14 @@ class Message:
     synthetic: bool
     external_id: str | None
     trace_id: uuid.UUID
+    quotes: uuid.UUID | None
+    """Our id of the message that it replies to."""
+    sent_as: str | None
+    """What went out in place of the text, in words (a template, where the 24 hours were over)."""
     error_reason: str | None
+    error_code: int | None
+    """The channel's own number of the error."""
+    error_title: str | None
     error_detail: str | None
     provider_at: datetime | None
     created_at: datetime
@@ -33,6 +40,9 @@ class Message:
     delivered_at: datetime | None
     read_at: datetime | None
     failed_at: datetime | None
+    accepted_at: datetime | None
+    edited_at: datetime | None
+    deleted_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,8 @@ class LogEntry:
 
 _SELECT = """
 SELECT id, customer_id, conversation_id, channel_id, seq, direction, role, status, content, content_type, synthetic, external_id,
-       trace_id, error_reason, error_detail, provider_at, created_at, sent_at, delivered_at, read_at, failed_at
+       trace_id, quotes, sent_as, error_reason, error_code, error_title, error_detail, provider_at, created_at, sent_at,
+       delivered_at, read_at, failed_at, accepted_at, edited_at, deleted_at
 FROM messages
 """
 _LIST = f"""

@@ -57,7 +57,11 @@ class MessageOut(Out):
     synthetic: bool
     external_id: str | None
     trace_id: uuid.UUID
+    quotes: uuid.UUID | None
+    sent_as: str | None
     error_reason: str | None
+    error_code: int | None
+    error_title: str | None
     error_detail: str | None
     provider_at: datetime | None
     created_at: datetime
@@ -65,6 +69,9 @@ class MessageOut(Out):
     delivered_at: datetime | None
     read_at: datetime | None
     failed_at: datetime | None
+    accepted_at: datetime | None
+    edited_at: datetime | None
+    deleted_at: datetime | None
 
 
 class FailureOut(Out):

@@ -20,13 +20,17 @@ _LAST = time.date(2999, 12, 31)
 
 
 class UsageOut(Out):
-    """The facts of one day (UTC), kind, channel, provider and model; `unmeasured` answers reported no tokens, which is not 0."""
+    """The facts of one day (UTC), kind, channel, provider, model and category.
+
+    `unmeasured` answers reported no tokens, which is not 0.
+    """
 
     day: time.date
     kind: str
     channel: str | None
     provider: str | None
     model: str | None
+    category: str | None
     count: int
     input_tokens: int
     output_tokens: int

@@ -2,6 +2,7 @@
 
 import pytest
 
+from replyline.channels import CHANNELS
 from tests.waiting import until
 from tests.whatsapp.street import ANA, Kind, Open
 
@@ -68,6 +69,22 @@ async def test_the_person_sees_that_an_answer_is_written_while_it_is_and_not_aft
         else:
             signs = [(sign["kind"], sign["on"]) for sign in await here.told("_presence")]
             assert signs == [("read", None), ("typing", True), ("typing", False)]
+
+
+@BOTH
+async def test_a_sign_of_life_is_given_again_while_the_answer_takes_long(
+    street: Open, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(CHANNELS[kind]), "sign_every_s", 0.2)  # 20 s at Meta, 8 s at the gateway
+    async with street(kind) as here:
+        await here.fault("openai", kind="slow", seconds=1.0)
+        await here.write("Hello")
+        await here.until_seen("Echo: Hello")
+        signs = await here.told("_read" if kind == "WHATSAPP_CLOUD" else "_presence")
+        typing = [sign for sign in signs if sign.get("typing") or sign.get("on")]
+        assert 4 <= len(typing) <= 7
+        (sent,) = await here.seen()
+        assert all(float(str(sign["at"])) < sent.at for sign in typing)
 
 
 @BOTH
