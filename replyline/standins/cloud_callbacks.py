@@ -14,10 +14,9 @@ import msgspec
 from replyline.standins.cloud_limits import Pair
 from replyline.standins.graph_errors import failure
 from replyline.standins.messaging import Copies, Status, Url
-from replyline.standins.server import BadControl
 
-# What Meta says of the price, per message; the category is told beside it (WhatsApp Cloud API, "Pricing").
-_PRICING = {"billable": True, "pricing_model": "PMP", "type": "regular"}
+# What Meta says of the price of an answer within 24 hours (WhatsApp Cloud API, "Pricing").
+_PRICING = {"billable": True, "pricing_model": "PMP", "type": "regular", "category": "service"}
 
 
 class Number(msgspec.Struct, forbid_unknown_fields=True):
@@ -41,10 +40,10 @@ class Number(msgspec.Struct, forbid_unknown_fields=True):
     """Whether free text to somebody who has not written for 24 hours fails, as it does (131047, in a status)."""
 
 
-class PersonText(msgspec.Struct, rename={"sender": "from"}, forbid_unknown_fields=True, kw_only=True):
+class PersonText(msgspec.Struct, rename={"sender": "from"}, forbid_unknown_fields=True):
     """What a person wrote, who has a phone number (`from`), a business-scoped id (`user_id`), or both.
 
-    `message` is a raw element of Meta's `messages`, for kinds other than text; it may name the person itself.
+    `message` is a raw element of Meta's `messages`, for kinds other than text.
     """
 
     text: str | None = None
@@ -52,36 +51,31 @@ class PersonText(msgspec.Struct, rename={"sender": "from"}, forbid_unknown_field
     user_id: str | None = None
     id: str | None = None
     name: str | None = None
-    username: str | None = None
-    parent_user_id: str | None = None
     message: dict[str, object] | None = None
     timestamp: float | None = None
 
 
-class Change(PersonText, rename={"sender": "from"}, forbid_unknown_fields=True, kw_only=True):
-    """What there is to tell of one number: a message, or several `messages`; raw `statuses`; a change of another `field`."""
+class Inbound(PersonText, rename={"sender": "from"}, forbid_unknown_fields=True, kw_only=True):
+    """`POST /_inbound`: one message, or several `messages` in one callback; each callback is posted `times` times.
+
+    `statuses` are raw elements of Meta's; `field` and `value` make a change of another field; `also` puts changes of other
+    numbers into the same callback.
+    """
 
     phone_number_id: str
+    times: Copies = 1
     messages: list[PersonText] = []
     statuses: list[dict[str, object]] = []
     field: str | None = None
     value: dict[str, object] = {}
+    also: "list[Inbound]" = []
 
     def texts(self) -> list[PersonText]:
-        """All messages. Raises BadControl for one that says nothing, or of which nobody knows whose it is."""
-        own = [self] if self.text is not None or self.message is not None else []
-        for text in (*own, *self.messages):
-            named = text.sender is not None or text.user_id is not None or text.message is not None
-            if not named or (text.text is None and text.message is None):
-                raise BadControl("a message has a text, and `from` or `user_id`; or it is a raw `message`")
-        return [*own, *self.messages]
-
-
-class Inbound(Change, rename={"sender": "from"}, forbid_unknown_fields=True, kw_only=True):
-    """`POST /_inbound`: one callback, posted `times` times; `also` brings changes of other numbers in it."""
-
-    times: Copies = 1
-    also: list[Change] = []
+        """All of them."""
+        if self.text is None and self.message is None:
+            return self.messages
+        own = PersonText(self.text, self.sender, self.user_id, self.id, self.name, self.message, self.timestamp)
+        return [own, *self.messages]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,30 +90,22 @@ class Item:
     contact: Mapping[str, object] | None = None
     field: str = "messages"
 
-    def names(self) -> list[str]:
-        """Of the person who wrote this message."""
-        return [name for name in map(self.content.get, ("from", "from_user_id")) if isinstance(name, str)]
 
-    def written_at(self) -> float:
-        """Its time in Unix seconds; now where it has none that can be read."""
-        try:
-            return float(str(self.content.get("timestamp")))
-        except ValueError:
-            return time.time()
-
-
-def inbound_items(number: Number, change: Change) -> list[Item]:
+def inbound_items(number_id: str, number: Number, given: Inbound) -> list[Item]:
     """All that a callback brings of one number."""
-    number_id, shown, waba_id = change.phone_number_id, number.display_phone_number, number.waba_id
-    made = [inbound_item(number_id, number, text) for text in change.texts()]
-    made += [Item(number_id, shown, waba_id, "statuses", status) for status in change.statuses]
-    if change.field is not None:
-        made.append(Item(number_id, shown, waba_id, "value", change.value, field=change.field))
+    made = [inbound_item(number_id, number, text) for text in given.texts()]
+    made += [
+        Item(number_id, number.display_phone_number, number.waba_id, "statuses", status) for status in given.statuses
+    ]
+    if given.field is not None:
+        made.append(
+            Item(number_id, number.display_phone_number, number.waba_id, "value", given.value, field=given.field)
+        )
     return made
 
 
 def inbound_item(number_id: str, number: Number, text: PersonText) -> Item:
-    """A message of a person; a raw one is laid over what every message has."""
+    """A message of a person."""
     message: dict[str, object] = {
         "id": text.id or new_wamid(),
         "timestamp": str(int(text.timestamp if text.timestamp is not None else time.time())),
@@ -128,22 +114,12 @@ def inbound_item(number_id: str, number: Number, text: PersonText) -> Item:
     if text.text is not None:
         message["text"] = {"body": text.text}
     message |= text.message or {}
-    given = {"from": text.sender, "from_user_id": text.user_id, "from_parent_user_id": text.parent_user_id}
-    message |= {name: value for name, value in given.items() if value is not None}
-    contact = None if message["type"] == "system" else _contact(message, text)
+    contact: dict[str, object] = {"profile": {"name": text.name or text.sender or text.user_id}}
+    if text.sender is not None:
+        message["from"] = contact["wa_id"] = text.sender
+    if text.user_id is not None:
+        message["from_user_id"] = contact["user_id"] = text.user_id
     return Item(number_id, number.display_phone_number, number.waba_id, "messages", message, contact)
-
-
-def _contact(message: Mapping[str, object], text: PersonText) -> dict[str, object] | None:
-    """The person as `contacts` has them: not with every kind of message, and without what is not known of them."""
-    ids = {"wa_id": "from", "user_id": "from_user_id", "parent_user_id": "from_parent_user_id"}
-    known = {name: message[source] for name, source in ids.items() if source in message}
-    if not known:
-        return None
-    profile = {"name": text.name or known.get("wa_id") or known.get("user_id")}
-    if text.username is not None:
-        profile["username"] = text.username
-    return {"profile": profile, **known}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +131,10 @@ class SendOf:
     wamid: str
     recipient: Mapping[str, str]
     our_id: str | None
-    template: bool = False
 
-    def statuses(self, statuses: Sequence[Status]) -> list[Item]:
-        """How far it comes; what it costs is said with `sent`, and with the first of the others."""
-        others = [status for status in statuses if status != "sent"]
-        pricing = {**_PRICING, "category": "utility" if self.template else "service"}
-        return [
-            self._item(status, {"pricing": pricing} if status == "sent" or status == others[0] else {})
-            for status in statuses
-        ]
+    def status(self, status: Status) -> Item:
+        """How far it has come; what it costs is said with the first two."""
+        return self._item(status, {} if status == "read" else {"pricing": _PRICING})
 
     def failed(self, code: int) -> Item:
         """That it has not come, and why."""

@@ -1,15 +1,10 @@
-"""Meta's limits on sends: so many a second for a number, so many to one person, 24 hours of free text (contracts §1.7)."""
+"""Meta's limits on sends: so many a second for a number; a burst, then one in some seconds, to one person (contracts §1.7)."""
 
 import time
-from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-
-_DAY_S = 86_400.0
-# What the clock of a careful sender may differ from ours.
-_TOLERANCE_S = 0.005
 
 
 class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,24 +42,7 @@ class CloudLimits:
     def _take(self, bucket: tuple[str, str], every_s: float, burst: int) -> bool:
         now = time.monotonic()
         full_at = max(self._full_at.get(bucket, now), now) + every_s
-        if full_at - now > burst * every_s + _TOLERANCE_S:
+        if full_at - now > burst * every_s + 0.005:
             return False
         self._full_at[bucket] = full_at
         return True
-
-
-class Windows:
-    """When each person last wrote to each number; free text may follow for 24 hours."""
-
-    def __init__(self) -> None:
-        self._wrote: dict[tuple[str, str], float] = {}
-
-    def heard(self, number_id: str, names: Iterable[str], at: float) -> None:
-        """A person who goes by these names wrote; an older message that comes late changes nothing."""
-        for name in names:
-            key = (number_id, name.lstrip("+"))
-            self._wrote[key] = max(at, self._wrote.get(key, at))
-
-    def closed(self, number_id: str, name: str) -> bool:
-        """Whether that person has not written for 24 hours, or never."""
-        return time.time() - self._wrote.get((number_id, name.lstrip("+")), 0.0) > _DAY_S

@@ -17,6 +17,7 @@ _ERRORS: dict[int, tuple[int, str]] = {
     100: (400, "Invalid parameter"),
     190: (401, "Access token has expired"),
     200: (403, "API Permission"),
+    299: (403, "API Permission"),
     341: (400, "Application limit reached"),
     368: (403, "Temporarily blocked for policies violations"),
     613: (400, "Calls to this API have exceeded the rate limit"),
@@ -74,13 +75,12 @@ _ERRORS: dict[int, tuple[int, str]] = {
     135000: (400, "Generic user error"),
     137000: (400, "Recipient identity key hash mismatch"),
 }
-_PERMISSIONS = range(200, 300)
 _BY_STATUS = {401: 190, 403: 10, 429: 130429}
 
 
 def graph_error(code: int, details: str, *, subcode: int | None = None, status: int | None = None) -> Reply:
     """An error answer; a code that is not in the table has status 400 if none is given."""
-    usual, title = _known(code)
+    usual, title = _ERRORS.get(code, (400, "Error"))
     error: dict[str, object] = {
         "message": f"(#{code}) {title}",
         "type": "OAuthException",
@@ -112,15 +112,11 @@ def code_for(status: int) -> int:
 
 def failure(code: int) -> dict[str, object]:
     """One element of `errors` in a status `failed`."""
-    title = _known(code)[1]
+    title = _ERRORS.get(code, (400, "Error"))[1]
     return {
         "code": code,
         "title": title,
         "message": title,
-        "error_data": {"details": f"{title}: the message was not delivered"},
+        "error_data": {"details": title},
         "href": "https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes/",
     }
-
-
-def _known(code: int) -> tuple[int, str]:
-    return _ERRORS.get(code, _ERRORS[200] if code in _PERMISSIONS else (400, "Error"))

@@ -151,8 +151,6 @@ class Standin(ABC):
         self._calls.add(received.method, received.raw_path, received.raw_headers, raw, reply.status, at=at)
         kind = "application/json"
         body = reply.body
-        if reply.status == 204:
-            return web.Response(status=204, headers=dict(reply.headers))
         if isinstance(body, str):
             kind, encoded = "text/plain", body.encode()
         elif isinstance(body, bytes):

@@ -13,11 +13,10 @@ from aiohttp import web
 
 from replyline.standins import cloud_callbacks
 from replyline.standins.callbacks import Callback
-from replyline.standins.cloud_account import SubscribedApps, debug_token, state_of
 from replyline.standins.cloud_callbacks import Inbound, Item, Number, SendOf, inbound_items, new_wamid
-from replyline.standins.cloud_limits import CloudLimits, Windows
+from replyline.standins.cloud_limits import CloudLimits
 from replyline.standins.cloud_media import CloudMedia
-from replyline.standins.cloud_sends import Send, read_send, typed_part
+from replyline.standins.cloud_sends import Send, read_send
 from replyline.standins.faults import Error, StatusFailed, StatusFirst
 from replyline.standins.graph_errors import code_for, graph_error, unknown_object
 from replyline.standins.messaging import MAX_SENT, MessagingConfiguration, MessagingStandin, Sent, Written
@@ -25,8 +24,7 @@ from replyline.standins.server import BadControl, ControlRoute, Reply, Request, 
 
 _PATH = re.compile(r"^/v\d+\.\d+/([^/]+)(?:/(messages|media|subscribed_apps))?$")
 _FILE = re.compile(r"^/files/([A-Za-z0-9_-]+)$")
-MAX_UPDATES = 1_000
-"""Of one callback (WhatsApp Cloud API, "Webhooks")."""
+_DAY_S = 86_400.0
 
 
 class _Configuration(MessagingConfiguration, forbid_unknown_fields=True):
@@ -66,8 +64,7 @@ class WhatsAppCloudStandin(MessagingStandin[Item]):
         self._media = CloudMedia()
         self._limits = CloudLimits()
         self._read: deque[ReadCall] = deque(maxlen=MAX_SENT)
-        self._windows = Windows()
-        self._apps = SubscribedApps()
+        self._wrote: dict[tuple[str, str], float] = {}
 
     def configure(self, raw: bytes) -> None:
         """Numbers by phone_number_id, which statuses follow a send, and how callbacks are tried again."""
@@ -97,21 +94,18 @@ class WhatsAppCloudStandin(MessagingStandin[Item]):
 
     async def answer(self, request: Request) -> Reply:
         """A call of Graph, checked as Meta checks them."""
-        if (file := _FILE.match(request.path)) is not None:
-            return self._media.fetch(file.group(1), self._numbers_of(request.bearer()), self.url)
         token = request.bearer() or request.query.get("access_token")
+        known = token is not None and any(token == number.access_token for number in self._numbers.values())
+        if (file := _FILE.match(request.path)) is not None:
+            return self._media.fetch(file.group(1), allowed=known, url=self.url)
         if token is None:
             return graph_error(200, "An access token is required to request this resource")
-        if not any(token == number.access_token for number in self._numbers.values()):
+        if not known:
             return graph_error(190, "Invalid OAuth access token - Cannot parse access token")
         path = _PATH.match(request.path)
         if path is None:
             return unknown_object(request.path.strip("/"), request.method)
         return await self._of_object(path.group(1), path.group(2), token, request)
-
-    def _numbers_of(self, token: str | None) -> set[str]:
-        """The numbers that a token is good for."""
-        return {number_id for number_id, number in self._numbers.items() if number.access_token == token}
 
     async def _of_object(self, name: str, part: str | None, token: str, request: Request) -> Reply:
         number = self._numbers.get(name)
@@ -119,7 +113,7 @@ class WhatsAppCloudStandin(MessagingStandin[Item]):
             return self._of_other(name, part, token, request)
         match request.method, part:
             case "GET", None:
-                return state_of(name, number, request.query.get("fields", ""))
+                return _state(name, number, request.query.get("fields", ""))
             case "POST", "messages":
                 return await self._send(name, number, request)
             case "POST", "media":
@@ -128,21 +122,18 @@ class WhatsAppCloudStandin(MessagingStandin[Item]):
                 return unknown_object(name, request.method)
 
     def _of_other(self, name: str, part: str | None, token: str, request: Request) -> Reply:
-        """A business account, the token itself, or a file."""
-        mine = self._numbers_of(token)
-        match request.method, part:
-            case "POST" | "GET" | "DELETE", "subscribed_apps" if any(
-                self._numbers[one].waba_id == name for one in mine
-            ):
-                return self._apps.answer(request.method, name, request.raw)
-            case "GET", None if name == "debug_token":
-                return debug_token(request.query.get("input_token"), self._numbers)
-            case "GET", None:
-                return self._media.describe(name, mine, request.query.get("phone_number_id"), self.url)
-            case "DELETE", None:
-                return self._media.delete(name, mine)
-            case _:
-                return unknown_object(name, request.method)
+        """A file, a business account, or the token itself."""
+        if part == "subscribed_apps" and any(number.waba_id == name for number in self._numbers.values()):
+            return Reply(200, {"data": []} if request.method == "GET" else {"success": True})
+        if name == "debug_token" and request.method == "GET":
+            asked = request.query.get("input_token")
+            valid = any(number.access_token == asked for number in self._numbers.values())
+            return Reply(200, {"data": {"is_valid": valid, "expires_at": 0}})
+        if part is None and request.method == "GET":
+            return self._media.describe(name, request.query.get("phone_number_id"), self.url)
+        if part is None and request.method == "DELETE":
+            return self._media.delete(name)
+        return unknown_object(name, request.method)
 
     async def _send(self, number_id: str, number: Number, request: Request) -> Reply:
         send = read_send(request.raw)
@@ -170,10 +161,10 @@ class WhatsAppCloudStandin(MessagingStandin[Item]):
         failure = self._failure(number_id, number, send, request)
         if failure is None:
             context = send.context.message_id if send.context else None
-            body = typed_part(send, request.raw)
+            body = msgspec.to_builtins(getattr(send, send.type))
             self.deliver(Sent(time.time(), wa_id, send.words(), wamid, our_id, send.type, context, body))
-        send_of = SendOf(number_id, number, wamid, known_as, our_id, send.template is not None)
-        items = [send_of.failed(failure)] if failure else send_of.statuses(self.statuses)
+        send_of = SendOf(number_id, number, wamid, known_as, our_id)
+        items = [send_of.failed(failure)] if failure else [send_of.status(status) for status in self.statuses]
         if number.callback_url is not None and items:
             callbacks = [Callback(number.callback_url, number.app_secret, (item,)) for item in items]
             if self.faults and self.faults.pick(request.path, request.raw, (StatusFirst,)):
@@ -188,8 +179,9 @@ class WhatsAppCloudStandin(MessagingStandin[Item]):
         failed = self.faults.pick(request.path, request.raw, (StatusFailed,)) if self.faults else None
         if failed is not None:
             return failed.code
-        free = send.template is None and number.window
-        return 131047 if free and self._windows.closed(number_id, send.to or send.recipient or "") else None
+        person = (send.to or send.recipient or "").lstrip("+")
+        late = time.time() - self._wrote.get((number_id, person), 0.0) > _DAY_S
+        return 131047 if number.window and late and send.type != "template" else None
 
     def error_reply(self, fault: Error) -> Reply:
         """In Meta's own form; a status alone has the code that usually goes with it."""
@@ -205,18 +197,19 @@ class WhatsAppCloudStandin(MessagingStandin[Item]):
         given = read_control(raw, Inbound)
         number = self._number(given.phone_number_id)
         items: list[Item] = []
-        for change in (given, *given.also):
-            if change.phone_number_id not in self._numbers:
-                raise BadControl(f"no such number: {change.phone_number_id}")
-            items += inbound_items(self._numbers[change.phone_number_id], change)
+        for part in (given, *given.also):
+            of = self._number(part.phone_number_id)
+            for text in part.texts():
+                if (text.text is None and text.message is None) or (text.sender is None and text.user_id is None):
+                    raise BadControl("a message has a text, and `from` or `user_id`")
+                at = text.timestamp if text.timestamp is not None else time.time()
+                for name in (text.sender, text.user_id):
+                    if name is not None:
+                        self._wrote[part.phone_number_id, name.lstrip("+")] = at
+            items += inbound_items(part.phone_number_id, of, part)
         if not items:
             raise BadControl("nothing to post: a message has a text, and `from` or `user_id`")
-        if len(items) > MAX_UPDATES:
-            raise BadControl(f"at most {MAX_UPDATES} updates in one callback")
-        messages = [item for item in items if item.kind == "messages"]
-        for item in messages:
-            self._windows.heard(item.number_id, item.names(), item.written_at())
-        ids = [str(item.content["id"]) for item in messages]
+        ids = [str(item.content["id"]) for item in items if item.kind == "messages"]
         return Written((Callback(number.callback_url or "", number.app_secret, tuple(items)),), given.times, ids)
 
     def _number(self, number_id: str) -> Number:
@@ -241,8 +234,6 @@ class WhatsAppCloudStandin(MessagingStandin[Item]):
         """Post any body to a number's callback URL, once."""
         given = read_control(await received.read(), _Post)
         number = self._number(given.phone_number_id)
-        if given.raw is None and not bytes(given.body):
-            raise BadControl("body or raw says what to post")
         try:
             body = base64.b64decode(given.raw, validate=True) if given.raw is not None else bytes(given.body)
         except ValueError as error:
@@ -253,7 +244,7 @@ class WhatsAppCloudStandin(MessagingStandin[Item]):
         return json_response({"status": status, "text": text})
 
     async def _post_media(self, received: web.Request) -> web.Response:
-        return json_response(self._media.put(await received.read(), self._numbers))
+        return json_response(self._media.put(await received.read()))
 
     async def _get_read(self, _: web.Request) -> web.Response:
         return json_response(list(self._read))
@@ -264,3 +255,15 @@ class WhatsAppCloudStandin(MessagingStandin[Item]):
 
     async def _get_limits(self, _: web.Request) -> web.Response:
         return json_response(self._limits.refused)
+
+
+def _state(number_id: str, number: Number, fields: str) -> Reply:
+    state: dict[str, object] = {
+        "display_phone_number": number.display_phone_number,
+        "verified_name": "Stand-in",
+        "quality_rating": number.quality_rating,
+        "status": number.status,
+        "throughput": {"level": "STANDARD"},
+    }
+    asked = [field for field in fields.split(",") if field in state] if fields else list(state)
+    return Reply(200, {**{field: state[field] for field in asked}, "id": number_id})
