@@ -9,6 +9,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
+import { after } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
@@ -52,6 +53,12 @@ export interface Line {
   time: number;
   [more: string]: unknown;
 }
+
+/** Every gateway there was: one that a failed test left behind would keep the whole run from ending. */
+const started = new Set<ChildProcess>();
+after(() => {
+  for (const child of started) child.kill('SIGKILL');
+});
 
 /** Wait until it gives something; throws after `ms`. */
 export async function until<T>(what: string, ask: () => T | Promise<T>, ms = 15_000): Promise<NonNullable<T>> {
@@ -146,6 +153,7 @@ export class Gateway {
       ...env,
     };
     this.#child = spawn(process.execPath, [MAIN], { env: { PATH: process.env.PATH, ...settings } });
+    started.add(this.#child);
     this.#child.stdout?.on('data', (chunk: Buffer) => (this.stdout += chunk.toString()));
     this.#child.stderr?.on('data', (chunk: Buffer) => (this.stderr += chunk.toString()));
     this.exited = once(this.#child, 'close').then(([code]) => code as number | null);

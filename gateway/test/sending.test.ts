@@ -167,15 +167,16 @@ test('a rate limit of WhatsApp pauses the number for a minute', async () => {
 });
 
 test('a hundred callers at once are told a hundred times, and each gets in when it comes back', async () => {
-  const own = await Gateway.start(new Data(), { GATEWAY_SEND_INTERVAL_MS: '40', GATEWAY_CHAT_INTERVAL_MS: '0' });
+  const place = new Data();
+  const own = await Gateway.start(place, { GATEWAY_SEND_INTERVAL_MS: '50', GATEWAY_CHAT_INTERVAL_MS: '0' });
   await own.pair(webhook, 'paced');
   const callers = Array.from({ length: 100 }, (_, i) => ({ key: `p-${i}`, to: `${777_000_000 + i}@lid`, text: 'x' }));
   const firsts = await Promise.all(callers.map(({ key: k, ...message }) => own.send(k, message, 'paced')));
   const waits = firsts.filter(({ status }) => status === 429).map(({ body }) => body.error.retry_after_ms);
-  assert.equal(waits.length, 99);
-  const sorted = [...waits].sort((a, b) => a - b);
-  const last = sorted.at(-1) ?? 0;
-  assert.ok(last > 99 * 30 && last < 99 * 50, `the last slot is in ${last} ms`);
+  // On a slow machine some arrive when the first slots are over.
+  assert.ok(waits.length >= 50, `${waits.length} were told to wait`);
+  const last = Math.max(...waits);
+  assert.ok(last > waits.length * 40 && last < 99 * 65, `the last slot is in ${last} ms`);
   const answers = await Promise.all(
     callers.map(async ({ key: k, ...message }, i) => {
       const wait = firsts[i]?.body.error?.retry_after_ms ?? 0;
@@ -184,6 +185,12 @@ test('a hundred callers at once are told a hundred times, and each gets in when 
     }),
   );
   assert.deepEqual(answers.filter((status) => status !== 202 && status !== 200), []);
+  const times = place.lines('send', 'paced').map(({ time }) => time * 1000);
+  const gaps = times.slice(1).map((time, i) => time - (times[i] ?? 0));
+  assert.equal(times.length, 100);
+  // A timer may be late, and the next one in time: single distances say less than the whole.
+  assert.ok(Math.max(...times) - Math.min(...times) > 99 * 50 * 0.8 - 50);
+  assert.ok(Math.min(...gaps) > 15, `the least distance was ${Math.min(...gaps)} ms`);
   await own.kill();
 });
 

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -36,9 +36,6 @@ class _File:
     file_size: int
     redirect: bool
     expired: bool
-    address: str = ""
-    until: float = 0.0
-    uploaded: bool = field(default=False)
 
 
 class CloudMedia:
@@ -46,7 +43,7 @@ class CloudMedia:
 
     def __init__(self) -> None:
         self._files: dict[str, _File] = {}
-        self._addresses: dict[str, str] = {}
+        self._addresses: dict[str, tuple[str, float]] = {}
 
     def put(self, raw: bytes) -> dict[str, str]:
         """Take a file as if a person had sent it. Raises BadControl."""
@@ -78,13 +75,15 @@ class CloudMedia:
         file = self._files.get(media_id)
         if file is None or number_id not in {None, file.number_id}:
             return unknown_object(media_id, "GET")
-        file.address, file.until = secrets.token_urlsafe(24), time.time() + ADDRESS_LIVES_S
-        self._addresses[file.address] = media_id
+        now = time.time()
+        self._addresses = {known: found for known, found in self._addresses.items() if found[1] > now}
+        address = secrets.token_urlsafe(24)
+        self._addresses[address] = (media_id, now + ADDRESS_LIVES_S)
         return Reply(
             200,
             {
                 "messaging_product": "whatsapp",
-                "url": f"{url}/files/{file.address}",
+                "url": f"{url}/files/{address}",
                 "mime_type": file.mime_type,
                 "sha256": file.sha256,
                 "file_size": str(file.file_size),
@@ -94,10 +93,11 @@ class CloudMedia:
 
     def fetch(self, address: str, *, allowed: bool, url: str) -> Reply:
         """The file itself."""
-        file = self._files.get(self._addresses.get(address, ""))
+        media_id, until = self._addresses.get(address, ("", 0.0))
+        file = self._files.get(media_id)
         if not allowed:
             return Reply(401, "Unauthorized")
-        if file is None or file.address != address or file.expired or time.time() > file.until:
+        if file is None or file.expired or time.time() > until:
             return Reply(404, "Not Found")
         if file.redirect:
             file.redirect = False

@@ -175,7 +175,7 @@ class QrGatewayStandin(MessagingStandin[Event]):
             case "POST", "pair":
                 return self._pair(name, session, msgspec.json.decode(request.raw, type=_Pair))
             case "POST", "restart":
-                return self._change(name, session, "open" if session.phone else "qr")
+                return self._restart(name, session)
             case "POST", "logout":
                 session.phone = None
                 return self._change(name, session, "logged_out")
@@ -189,10 +189,15 @@ class QrGatewayStandin(MessagingStandin[Event]):
     def _put(self, name: str, put: _Put) -> Reply:
         session = self._sessions.setdefault(name, Session(state="qr", qr=f"2@{secrets.token_urlsafe(60)}"))
         session.callback_url, session.secret, session.label = put.webhook_url, put.webhook_secret, put.label
-        if session.state in {"logged_out", "closed"}:
-            session.state, session.qr = "qr", f"2@{secrets.token_urlsafe(60)}"
         self._post_session(name, session)
         return Reply(200, session.shown(name))
+
+    def _restart(self, name: str, session: Session) -> Reply:
+        """Connect anew; one without a login shows a new code."""
+        if session.state == "open" or session.phone:
+            return self._change(name, session, "open")
+        session.qr = f"2@{secrets.token_urlsafe(60)}"
+        return self._change(name, session, "qr")
 
     def _pair(self, name: str, session: Session, pair: _Pair) -> Reply:
         if session.state == "open":
