@@ -2,9 +2,9 @@
  * One owner per session: two sockets on one login corrupt its keys ("Bad MAC") and throw each other out (440).
  *
  * The lock is proper-lockfile's: a folder made with mkdir, whose mtime its holder renews. A lock that can be taken over
- * from a holder that only slept is not enough to write keys under, so three things are added: the holder knows by its own
- * monotonic clock when its lease may have run out; its name beside the lock says who took it last; and who takes a stale
- * lease waits and looks again, as two may have found it stale at the same moment.
+ * from a holder that only slept is not enough to write keys under, so three things are added: the holder knows by its
+ * own monotonic clock when its lease may have run out; its name beside the lock says who took it last; and who takes a
+ * stale lease waits and looks again, as two may have found it stale at the same moment.
  */
 import { randomUUID } from 'node:crypto';
 import * as fs from 'node:fs';

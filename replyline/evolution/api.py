@@ -117,6 +117,10 @@ class EvolutionApi:
         status, raw = await self._call(method, f"/instance/{what}/{quote(name, safe='')}")
         if (what == "logout" and status == 400) or (what in {"logout", "delete"} and status == 404):
             return
+        if (
+            what == "restart" and 200 <= status < 300
+        ):  # also of one that is not connected, with "error": true: `connect` follows
+            return
         _check(status, raw)
 
     async def send(self, name: str, to: str, text: str, *, reply_to: str | None, typing_ms: int) -> str:
@@ -146,10 +150,12 @@ class EvolutionApi:
         body: dict[str, object] = {"readMessages": messages}
         _check(*await self._call("POST", f"/chat/markMessageAsRead/{quote(name, safe='')}", body))
 
-    async def typing(self, name: str, to: str, *, on: bool) -> None:
-        """Show that somebody writes, or no longer. Raises Refusal."""
-        body: dict[str, object] = {"number": to, "presence": "composing" if on else "paused", "delay": 0}
-        _check(*await self._call("POST", f"/chat/sendPresence/{quote(name, safe='')}", body))
+    async def typing(self, name: str, to: str, *, on: bool, for_s: float) -> None:
+        """Show that somebody writes, or no longer. Evolution shows it as long as it holds the call. Raises Refusal."""
+        delay_ms = round(for_s * 1000) if on else 0
+        body: dict[str, object] = {"number": to, "presence": "composing" if on else "paused", "delay": delay_ms}
+        path = f"/chat/sendPresence/{quote(name, safe='')}"
+        _check(*await self._call("POST", path, body, extra_s=for_s))
 
     async def _call(
         self,
@@ -222,6 +228,6 @@ def _send_refusal(status: int, raw: bytes) -> Refusal | Unknown:
         return Refusal("not_connected", said, retry_after_ms=_NOT_CONNECTED_MS)
     if "rate-overlimit" in lower:
         return Refusal("paced", said, retry_after_ms=_PACED_MS)
-    if "timed out" in lower:
+    if "error:" in lower:  # thrown somewhere in the send, "Timed Out" among them: it may have gone out before
         return Unknown(said)
     return Refusal("invalid", f"Evolution answered {status}: {said}")

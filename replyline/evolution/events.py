@@ -6,10 +6,13 @@ import msgspec
 
 from replyline.evolution.memory import Memory, Session
 
-BACKLOG_S = 900.0
-"""A message older than this, in seconds, is history: it is not forwarded (contracts §3.6)."""
+BACKLOG_S = 2400.0
+"""A message older than this, in seconds, is history: it is not forwarded.
+
+15 minutes of a telephone that was offline (contracts §3.6), and 20 for which Evolution repeats a webhook (contracts §3.2).
+"""
 _CODES_LIVE_S = 45.0
-_STATES = {"open": "open", "connecting": "connecting", "close": "closed", "refused": "closed"}
+_STATES = {"open": "open", "connecting": "connecting", "close": "closed", "refused": "logged_out"}
 # Baileys' DisconnectReason, which Evolution hands on as `statusReason`.
 _ENDINGS = {401: "logged_out", 403: "banned", 402: "banned", 411: "logged_out", 406: "banned"}
 _STATUSES = {"SERVER_ACK": "sent", "DELIVERY_ACK": "delivered", "READ": "read", "PLAYED": "read", "ERROR": "failed"}
@@ -35,6 +38,7 @@ class Envelope(msgspec.Struct):
     event: str
     data: msgspec.Raw
     instance: str = ""
+    date_time: str = ""
 
 
 class _Key(msgspec.Struct):
@@ -56,7 +60,17 @@ class _Text(msgspec.Struct):
     selectedDisplayText: str | None = None
 
 
+class _Wrapped(msgspec.Struct):
+    message: "_Content | None" = None
+
+
 class _Content(msgspec.Struct):
+    ephemeralMessage: _Wrapped | None = None
+    viewOnceMessage: _Wrapped | None = None
+    viewOnceMessageV2: _Wrapped | None = None
+    documentWithCaptionMessage: _Wrapped | None = None
+    protocolMessage: object = None
+    senderKeyDistributionMessage: object = None
     conversation: str | None = None
     extendedTextMessage: _Text | None = None
     imageMessage: _Text | None = None
@@ -76,6 +90,14 @@ class _Message(msgspec.Struct):
     message: _Content | None = None
     pushName: str | None = None
     messageTimestamp: float | str | None = None
+
+
+class _Edited(msgspec.Struct):
+    """As a message with its new words, or as WhatsApp's own note of an edit."""
+
+    key: _Key
+    message: _Content | None = None
+    editedMessage: _Content | None = None
 
 
 class _Update(msgspec.Struct):
@@ -106,12 +128,15 @@ async def take(memory: Memory, session: Session, envelope: Envelope) -> None:
             await _message(memory, session, msgspec.json.decode(envelope.data, type=_Message))
         case "send.message":
             sent = msgspec.json.decode(envelope.data, type=_Message)
-            await memory.claim_sent(session.id, _chat(sent.key.remoteJid), _words(sent)[1], sent.key.id)
+            await memory.claim_sent(session.id, _chat(sent.key.remoteJid), _words(sent.message)[1], sent.key.id)
         case "messages.update":
             await _status(memory, session, msgspec.json.decode(envelope.data, type=_Update))
         case "messages.edited" | "messages.delete" as event:
             await _amended(memory, session, event, envelope.data)
         case "connection.update":
+            if envelope.date_time and envelope.date_time < session.told_at:
+                return  # told late: what came after it is known already
+            session.told_at = envelope.date_time or session.told_at
             await _connection(memory, session, msgspec.json.decode(envelope.data, type=_Connection))
         case "qrcode.updated":
             found = msgspec.json.decode(envelope.data, type=_QrUpdated).qrcode
@@ -171,7 +196,9 @@ async def _message(memory: Memory, session: Session, message: _Message) -> None:
     at = _seconds(message.messageTimestamp)
     if key.remoteJid.endswith(_NOT_PEOPLE) or message.message is None or (at and time.time() - at > BACKLOG_S):
         return
-    kind, text = _words(message)
+    kind, text = _words(message.message)
+    if kind == "unknown" and (message.message.protocolMessage or message.message.senderKeyDistributionMessage):
+        return
     if key.fromMe and await memory.claim_sent(session.id, _chat(key.remoteJid), text, key.id) is not None:
         return
     reaction = message.message.reactionMessage
@@ -193,7 +220,7 @@ async def _message(memory: Memory, session: Session, message: _Message) -> None:
 
 async def _status(memory: Memory, session: Session, update: _Update) -> None:
     status = _STATUSES.get(update.status or "")
-    if status is None or update.keyId is None:
+    if status is None or update.keyId is None or not update.fromMe:
         return
     data: dict[str, object] = {
         "wa_id": update.keyId,
@@ -208,8 +235,8 @@ async def _status(memory: Memory, session: Session, update: _Update) -> None:
 async def _amended(memory: Memory, session: Session, event: str, raw: msgspec.Raw) -> None:
     """Edited: the message with its new words. Deleted: its key alone."""
     if event == "messages.edited":
-        edited = msgspec.json.decode(raw, type=_Message)
-        kind, key, text = "edit", edited.key, _words(edited)[1]
+        edited = msgspec.json.decode(raw, type=_Edited)
+        kind, key, text = "edit", edited.key, _words(edited.editedMessage or edited.message)[1]
     else:
         kind, key, text = "revoke", msgspec.json.decode(raw, type=_Key), ""
     if key.fromMe or key.remoteJid.endswith(_NOT_PEOPLE):
@@ -243,10 +270,17 @@ async def _connection(memory: Memory, session: Session, connection: _Connection)
     await change_state(memory, session, state, phone=phone)
 
 
-def _words(message: _Message) -> tuple[str, str]:
-    content = message.message
+def _words(content: _Content | None) -> tuple[str, str]:
     if content is None:
         return "unknown", ""
+    for wrapped in (
+        content.ephemeralMessage,
+        content.viewOnceMessage,
+        content.viewOnceMessageV2,
+        content.documentWithCaptionMessage,
+    ):
+        if wrapped is not None:
+            return _words(wrapped.message)
     if content.reactionMessage is not None:
         return "reaction", content.reactionMessage.text or ""
     if content.conversation is not None:

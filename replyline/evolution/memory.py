@@ -55,6 +55,8 @@ class Session(msgspec.Struct):
     pairing_code: str | None = None
     code_expires_at: float = 0.0
     last_error: dict[str, object] | None = None
+    told_at: str = ""
+    """When Evolution wrote what it last told of the connection (ISO 8601): what is older came late."""
 
 
 class Send(msgspec.Struct):
@@ -212,7 +214,8 @@ class Memory:
                 "INSERT INTO outbox (session, body, at) VALUES (?, ?, ?)", [(session, b, now) for b in bodies]
             )
             db.execute(
-                "DELETE FROM outbox WHERE session = ? AND seq <= (SELECT max(seq) FROM outbox WHERE session = ?) - ?",
+                "DELETE FROM outbox WHERE session = ? AND seq <= ("
+                "SELECT seq FROM outbox WHERE session = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)",
                 (session, session, MAX_WAITING),
             )
             return True

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+import sqlite3
 import time
 
 import aiohttp
@@ -16,6 +17,7 @@ _LONGEST_WAIT_S = 300.0
 _REFUSED = frozenset({400, 413, 422})
 _REFUSALS_UNTIL_ASIDE = 5
 _LOOK_AGAIN_S = 30.0
+_MEMORY_PAUSE_S = 1.0
 
 
 class Outbox:
@@ -41,9 +43,14 @@ class Outbox:
     async def _run(self) -> None:
         while True:
             self._news.clear()
-            event = await self._memory.next_event(self.session.id)
-            if event is not None:
-                await self._until_told(event)
+            try:
+                event = await self._memory.next_event(self.session.id)
+                if event is not None:
+                    await self._until_told(event)
+                    continue
+            except sqlite3.Error:
+                log.exception("evolution.memory_failed", session=self.session.id)  # a full disk, say: tried again
+                await asyncio.sleep(_MEMORY_PAUSE_S)
                 continue
             try:
                 await asyncio.wait_for(self._news.wait(), _LOOK_AGAIN_S)

@@ -15,6 +15,7 @@ Code = Literal[
     "not_on_whatsapp",
     "key_reused",
     "paced",
+    "too_large",
     "internal",
     "unavailable",
 ]
@@ -32,6 +33,7 @@ _KINDS: dict[Code, tuple[int, bool]] = {
     "not_on_whatsapp": (422, False),
     "key_reused": (422, False),
     "paced": (429, True),
+    "too_large": (413, False),
     "internal": (500, True),
     "unavailable": (503, True),
 }

@@ -29,6 +29,7 @@ _JID = re.compile(r"^\+?\d{5,20}(?::\d+)?(?:@(?:s\.whatsapp\.net|c\.us|lid))?$")
 _MAX_BODY_BYTES = 4_000_000
 _PURGE_EVERY_S = 600.0
 _STILL_ASKING_MS = 1_000
+_TYPING_S = 8.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Known = TypeVar("Known", bound=msgspec.Struct)
@@ -89,6 +90,7 @@ class Adapter:
         self._outboxes: dict[str, Outbox] = {}
         self._sending: set[tuple[str, str]] = set()
         self._public_url = settings.public_url
+        self._typing_shown: set[asyncio.Task[None]] = set()
         self._purging: asyncio.Task[None] | None = None
 
     def reached_at(self, url: str) -> None:
@@ -103,6 +105,9 @@ class Adapter:
 
     async def close(self) -> None:
         """Stop telling."""
+        for shown in self._typing_shown:
+            shown.cancel()
+        await asyncio.gather(*self._typing_shown, return_exceptions=True)
         if self._purging is not None:
             self._purging.cancel()
             await asyncio.gather(self._purging, return_exceptions=True)
@@ -156,7 +161,21 @@ class Adapter:
         self._outboxes[session.id].poke()
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
-        return await self._shown(self._known(request))
+        """Where it does not look open, Evolution is asked: its webhook may have been lost."""
+        session = self._known(request)
+        if session.state not in {"open", "logged_out", "banned"}:
+            await self._look(session)
+        return await self._shown(session)
+
+    async def _look(self, session: Session) -> None:
+        try:
+            state = await self._api.state(session.id)
+        except Refusal as error:
+            log.info("evolution.no_state", session=session.id, code=error.code)
+            return
+        if state == "open":
+            await events.change_state(self._memory, session, "open")
+            self._outboxes[session.id].poke()
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         session = self._known(request)
@@ -197,23 +216,19 @@ class Adapter:
         key = request.headers.get("Idempotency-Key", "")
         if not _KEY.match(key):
             raise Refusal("invalid", "Idempotency-Key is missing, or not 1 to 128 visible characters")
-        raw = await request.read()
         message = await _body(request, _Message)
         if not _JID.match(message.to):
             raise Refusal("invalid", "`to` is neither a phone number nor a WhatsApp address")
-        if session.state in {"logged_out", "banned"}:
-            raise Refusal(
-                "logged_out" if session.state == "logged_out" else "banned", f"the session is {session.state}"
-            )
         if (session.id, key) in self._sending:
             raise Refusal("in_flight", "the same key is being sent", retry_after_ms=_STILL_ASKING_MS)
         self._sending.add((session.id, key))
         try:
-            return await self._send_once(session, key, message, hashlib.sha256(raw).digest())
+            return await self._send_once(session, key, message)
         finally:
             self._sending.discard((session.id, key))
 
-    async def _send_once(self, session: Session, key: str, message: _Message, digest: bytes) -> web.StreamResponse:
+    async def _send_once(self, session: Session, key: str, message: _Message) -> web.StreamResponse:
+        digest = _digest(message)
         chat = message.to.partition("@")[0].partition(":")[0].lstrip("+")
         known = await self._memory.begin_send(session.id, key, Send(digest, chat, message.text, None, time.time()))
         if known is not None:
@@ -226,6 +241,10 @@ class Adapter:
                 wait_ms = min(round(left_s * 1000) + 1, _STILL_ASKING_MS)
                 raise Refusal("in_flight", "it is not known whether it went out", retry_after_ms=wait_ms)
             await self._memory.try_again(session.id, key)
+        if session.state in {"logged_out", "banned"}:
+            if known is None:
+                await self._memory.forget_send(session.id, key)
+            raise Refusal("banned" if session.state == "banned" else "logged_out", f"the session is {session.state}")
         try:
             wa_id = await self._api.send(
                 session.id, message.to, message.text, reply_to=message.reply_to, typing_ms=message.typing_ms
@@ -234,6 +253,7 @@ class Adapter:
             await self._memory.forget_send(session.id, key)
             raise
         except Unknown as error:
+            await self._memory.try_again(session.id, key)  # Evolution has the whole grace from now on to report it
             raise Refusal("in_flight", str(error), retry_after_ms=_STILL_ASKING_MS) from error
         await self._memory.end_send(session.id, key, wa_id)
         return _json(202, {"message_id": key, "wa_id": wa_id})
@@ -244,9 +264,18 @@ class Adapter:
         return _json(202, {})
 
     async def _typing(self, request: web.Request) -> web.StreamResponse:
+        """Evolution holds the call as long as it shows "typing": nobody waits for that here."""
         session, typing = self._known(request), await _body(request, _Typing)
-        await self._api.typing(session.id, typing.to, on=typing.on)
+        shown = asyncio.create_task(self._show_typing(session.id, typing))
+        self._typing_shown.add(shown)
+        shown.add_done_callback(self._typing_shown.discard)
         return _json(202, {})
+
+    async def _show_typing(self, name: str, typing: _Typing) -> None:
+        try:
+            await self._api.typing(name, typing.to, on=typing.on, for_s=_TYPING_S)
+        except Refusal as error:
+            log.info("evolution.no_typing", session=name, code=error.code)
 
     # Evolution's webhook.
 
@@ -275,6 +304,9 @@ class Adapter:
                 return await handler(request)
             except Refusal as error:
                 return _json(error.status, error.body())
+            except web.HTTPRequestEntityTooLarge:
+                large = Refusal("too_large", f"a body has at most {_MAX_BODY_BYTES} bytes")
+                return _json(large.status, large.body())
             except web.HTTPException:
                 raise
             except Exception:
@@ -320,6 +352,12 @@ async def _body(request: web.Request, kind: type[Known]) -> Known:
         return msgspec.json.decode(await request.read(), type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal("invalid", str(error)) from error
+
+
+def _digest(message: _Message) -> bytes:
+    """What makes a message the same: not how long "typing" was shown before it."""
+    same = msgspec.json.encode([message.to, message.type, message.text, message.reply_to])
+    return hashlib.sha256(same).digest()
 
 
 def _json(status: int, body: object) -> web.Response:

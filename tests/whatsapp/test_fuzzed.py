@@ -14,6 +14,8 @@ from tests.web.signed import post_cloud, post_qr
 from tests.whatsapp.street import Open, Street
 
 _PAYLOADS = 250
+_UNANSWERABLE = {("whatsapp-cloud-send", "invalid_parameter"), ("whatsapp-cloud-send", "recipient_form_not_supported")}
+"""What a mutated sender may well come to: a name that is no address of a person, which Meta refuses to send to."""
 
 
 def _payloads(original: object) -> list[bytes]:
@@ -106,7 +108,8 @@ def _with_neighbour(here: Street, raw: bytes, number: int, good: list[str]) -> b
 
 async def _assert_all_came_through(here: Street, good: list[str]) -> None:
     await here.until_at_rest(timeout_s=120)
-    assert [letter for letter in await here.dead() if letter[0] != "media-fetch"] == []
+    dead = {letter for letter in await here.dead() if letter[0] != "media-fetch"}
+    assert dead <= _UNANSWERABLE, dead
     seen = await here.texts()
     assert sorted(text for text in seen if text.startswith("Echo: good")) == sorted(f"Echo: {text}" for text in good)
 
