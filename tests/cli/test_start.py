@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.waiting import until
@@ -105,6 +106,36 @@ async def test_the_demo_answers_on_all_channels_and_is_the_same_after_a_restart(
     assert again["demo"] == ready["demo"]
     code, output = await started.run("trace", followed["message_id"])
     assert code == 0, output
+
+
+async def test_a_telephone_is_paired_by_the_picture_in_the_terminal(started: _Start) -> None:
+    ready = await started.start()
+    demo, standins = ready["demo"], ready["standins"]
+    assert isinstance(demo, dict)
+    assert isinstance(standins, dict)
+    customer = ("--customer", demo["customer_id"])
+    code, output = await started.run("channels", "list", "--json", *customer)
+    assert code == 0, output
+    channel = next(row for row in json.loads(output) if row["external_id"] == "demo")
+    code, output = await started.run("channels", "session", channel["id"], *customer, "logout")
+    assert (code, "logged_out" in output) == (0, True), output
+
+    pairing = asyncio.create_task(started.run("channels", "session", channel["id"], *customer, "start"))
+
+    async def is_offered() -> bool:
+        code, output = await started.run("channels", "session", channel["id"], *customer, "--json")
+        assert code == 0, output
+        return bool(json.loads(output)["state"] == "qr")
+
+    await until(is_offered, timeout_s=30, what="a code to scan")
+    scan = {"session": "demo", "phone": "4915112345678"}
+    async with aiohttp.ClientSession() as http, http.post(f"{standins['qr_gateway']}/_scan", json=scan) as answer:
+        assert answer.status == 200
+    code, output = await pairing
+    assert code == 0, output
+    picture = [line for line in output.splitlines() if set("\u2580\u2584\u2588") & set(line)]
+    assert len(picture) >= 11, output  # the smallest code has 21 rows of modules, two to a line
+    assert "paired with 4915112345678" in output
 
 
 async def test_everything_goes_with_a_start_that_is_killed(started: _Start) -> None:
