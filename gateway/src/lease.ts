@@ -12,8 +12,8 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import lockfile from 'proper-lockfile';
 
-/** For how long another gateway that found the same lease stale may be on its way to take it, in ms. */
-const SETTLE_MS = 300;
+/** The share of the lease for which another gateway that found it stale too may be on its way to take it. */
+const SETTLE = 1 / 4;
 /** The share of the lease after which its holder no longer trusts it: the rest is for a write that has begun. */
 const TRUSTED = 0.8;
 
@@ -79,7 +79,7 @@ export class Lease {
     this.#taken = true;
     fs.writeFileSync(`${this.#ownerFile}.${this.#owner}`, this.#owner, { mode: 0o600 });
     fs.renameSync(`${this.#ownerFile}.${this.#owner}`, this.#ownerFile);
-    if (wasThere) await delay(SETTLE_MS);
+    if (wasThere) await delay(this.staleMs * SETTLE);
     if (!this.held) {
       this.#end();
       await this.#unlock().catch(() => {});

@@ -118,6 +118,7 @@ export class Outbox {
       this.rejected.write(name, body);
       return this.#done(name);
     }
+    this.log.warn({ status }, 'an event was not taken and is told again'); // 0: there was no answer
     const { ts } = JSON.parse(body) as { ts: number };
     return Date.now() - ts * 1000 > KEPT_MS ? this.#drop(name, 'nobody took it for 24 hours') : false;
   }
