@@ -16,28 +16,40 @@ from replyline.broker.contract import (
     QueueCounts,
     Retry,
 )
+from replyline.broker.listening import Listening
+from replyline.broker.live import MOST_BYTES, Live, SoFar, Told, Written
 from replyline.broker.pacing import Limits, Pacing, Slot
+from replyline.broker.throttle import Bucket, Refused, Throttle
 from replyline.broker.wire import Reply
 from replyline.broker.worker import Worker
 
 __all__ = [
+    "MOST_BYTES",
     "ActiveJob",
     "Broker",
     "BrokerUnavailable",
+    "Bucket",
     "CommandRefused",
     "Completed",
     "Failed",
     "Handler",
     "JobState",
     "Limits",
+    "Listening",
+    "Live",
     "NotAcknowledged",
     "Outcome",
     "Pacing",
     "Postpone",
     "Publication",
     "QueueCounts",
+    "Refused",
     "Reply",
     "Retry",
     "Slot",
+    "SoFar",
+    "Throttle",
+    "Told",
     "Worker",
+    "Written",
 ]

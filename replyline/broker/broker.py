@@ -1,6 +1,6 @@
-"""One process' access to the queues: publishing, looking, steering, and making workers."""
+"""One process' access to the queues: publishing, looking, steering, and making workers; and to what else is in Redis."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 from replyline.broker.connection import Connection
@@ -15,9 +15,12 @@ from replyline.broker.contract import (
 )
 from replyline.broker.endpoint import parse_endpoint
 from replyline.broker.keys import Keys, keys_of
+from replyline.broker.listening import Listening
+from replyline.broker.live import Live, LiveNames, Told, Written
 from replyline.broker.pacing import Pacing
 from replyline.broker.publishing import Adder
 from replyline.broker.scripts import DRAIN, GET_COUNTS, GET_STATE, PAUSE, PROMOTE, REMOVE
+from replyline.broker.throttle import Throttle
 from replyline.broker.wire import Answer, Reply, pack
 from replyline.broker.worker import Worker
 
@@ -33,8 +36,12 @@ class Broker:
     def __init__(self, url: str, *, prefix: str = "bull", reply_timeout_s: float = 10.0) -> None:
         """A connection on which nothing is answered for `reply_timeout_s` is dropped. Raises ValueError for a bad URL."""
         self._prefix = prefix
-        self._connection = Connection(parse_endpoint(url), reply_timeout_s=reply_timeout_s)
+        self._endpoint = parse_endpoint(url)
+        self._connection = Connection(self._endpoint, reply_timeout_s=reply_timeout_s)
+        self._live_names = LiveNames(prefix, self._endpoint.database)
         self.pacing = Pacing(self._connection, prefix)
+        self.live = Live(self._connection, self._live_names)
+        self.throttle = Throttle(self._connection, prefix)
         self._keys: dict[str, Keys] = {}
         self._adders: dict[str, Adder] = {}
 
@@ -219,6 +226,29 @@ class Broker:
             rate_limit=rate_limit,
             keep_completed_s=keep_completed_s,
             keep_failed_s=keep_failed_s,
+        )
+
+    def listening(
+        self,
+        hear: Callable[[Told | Written], None],
+        missed: Callable[[], None],
+        *,
+        ping_every_s: float = 10.0,
+        confirm_within_s: float = 2.0,
+    ) -> Listening:
+        """A connection of its own on which to hear what `live` tells; open it, and close it before the broker.
+
+        `hear` is called for each message of a conversation that is watched, in order; `missed` whenever some may have been lost.
+        Both are called in the event loop and must be cheap. A Redis that says nothing for 1.5 to 2 times `ping_every_s` is given
+        up, and `watching` after `confirm_within_s`.
+        """
+        return Listening(
+            self._endpoint,
+            self._live_names,
+            hear,
+            missed,
+            ping_every_s=ping_every_s,
+            confirm_within_s=confirm_within_s,
         )
 
     def _of(self, queue: str) -> Keys:

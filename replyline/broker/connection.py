@@ -67,6 +67,22 @@ def _login(endpoint: Endpoint) -> list[bytes]:
     return commands
 
 
+class Backoff:
+    """How long to wait before the next try to connect: longer each time, up to about a second."""
+
+    def __init__(self) -> None:
+        self._pause_s = _FIRST_PAUSE_S
+
+    async def pause(self) -> None:
+        """Wait, and longer the next time."""
+        pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, _LONGEST_PAUSE_S)
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+
+    def reset(self) -> None:
+        """It went well: the next wait is short."""
+        self._pause_s = _FIRST_PAUSE_S
+
+
 class Connection:
     """One multiplexed connection: what is sent within one turn of the event loop leaves in one write."""
 
@@ -147,7 +163,7 @@ class Connection:
         await self._live().send_group(_LOAD_SCRIPTS, len(SCRIPTS))
 
     async def _keep_connected(self) -> None:
-        pause_s = _FIRST_PAUSE_S
+        backoff = Backoff()
         said = False
         while True:
             try:
@@ -157,13 +173,13 @@ class Connection:
                 if not said:
                     log.warning("redis.away", error=str(error))
                     said = True
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                await backoff.pause()
                 continue
             _warn_of_eviction(answers[-1])
             if said:
                 log.info("redis.back", endpoint=str(self.endpoint))
-            pause_s, said = _FIRST_PAUSE_S, False
+            said = False
+            backoff.reset()
             self._ready.set()
             reason = await asyncio.shield(self._wire.lost)
             self._ready.clear()

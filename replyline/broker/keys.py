@@ -1,5 +1,7 @@
-"""The names of one queue's keys, as BullMQ lays them out."""
+"""The names of one queue's keys, as BullMQ lays them out; and how a foreign name becomes part of a key of ours."""
 
+import hashlib
+import re
 from dataclasses import dataclass
 
 NAMES = (
@@ -21,6 +23,9 @@ NAMES = (
     "wait",
     "waiting-children",
 )
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.:@-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +52,13 @@ def keys_of(prefix: str, queue: str) -> Keys:
     """The keys of `queue` under `prefix` (BullMQ's default is `bull`)."""
     base = f"{prefix}:{queue}:"
     return Keys(queue, base, {name: f"{base}{name}" for name in NAMES})
+
+
+def short(name: str) -> str:
+    """`name` as part of a key: as it is where it is short and plain, else a digest of it (no other name gives the same).
+
+    Nobody's input makes a key long, or ends a hash tag early.
+    """
+    if _PLAIN.fullmatch(name):
+        return name
+    return "#" + hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()

@@ -1,6 +1,7 @@
-"""Lua scripts: BullMQ's own, unchanged, as the pinned `bullmq` package ships them, for they are the protocol; and two of ours."""
+"""Lua scripts: BullMQ's own, unchanged, as the pinned `bullmq` package ships them, for they are the protocol; and ours."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -13,12 +14,17 @@ class Script:
 
     name: str
     keys: int
+    """How many keys it takes; 0 where the call says."""
     text: bytes
     digest: str
 
     def call(self, *words: Word) -> bytes:
         """The command that runs it; `words` are its keys, then its arguments."""
         return pack("EVALSHA", self.digest, self.keys, *words)
+
+    def call_on(self, keys: Sequence[Word], *arguments: Word) -> bytes:
+        """The command that runs a script which takes any number of keys."""
+        return pack("EVALSHA", self.digest, len(keys), *keys, *arguments)
 
     def head(self, words: int) -> bytes:
         """The beginning of a command whose `words` keys and arguments the caller appends, each as `wire.bulk`."""
@@ -60,6 +66,14 @@ PROMOTE = _script("promote-9")
 REMOVE = _script("removeJob-2")
 PACE_SLOT = _own_script("paceSlot", keys=7)
 PACE_BLOCK = _own_script("paceBlock", keys=2)
+LIVE_BEGIN = _own_script("liveBegin", keys=2)
+LIVE_APPEND = _own_script("liveAppend", keys=2)
+LIVE_END = _own_script("liveEnd", keys=2)
+LIVE_SO_FAR = _own_script("liveSoFar", keys=2)
+LIVE_ENTER = _own_script("liveEnter", keys=1)
+LIVE_LEAVE = _own_script("liveLeave", keys=2)
+LIVE_WATCHED = _own_script("liveWatched", keys=2)
+THROTTLE = _own_script("throttle", keys=0)
 
 SCRIPTS = (
     ADD_STANDARD,
@@ -79,4 +93,12 @@ SCRIPTS = (
     REMOVE,
     PACE_SLOT,
     PACE_BLOCK,
+    LIVE_BEGIN,
+    LIVE_APPEND,
+    LIVE_END,
+    LIVE_SO_FAR,
+    LIVE_ENTER,
+    LIVE_LEAVE,
+    LIVE_WATCHED,
+    THROTTLE,
 )

@@ -79,6 +79,16 @@ class Wire(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def hand_over(self, protocol: asyncio.Protocol) -> None:
+        """Let `protocol` have the socket from now on, logged in as it is. Raises BrokerUnavailable where it is lost already."""
+        transport = self._transport
+        if transport is None or self.lost.done():
+            raise BrokerUnavailable("the connection was lost")
+        transport.set_protocol(protocol)
+        self._transport = None
+        self.connection_lost(None)
+        protocol.connection_made(transport)
+
     async def close(self, reason: str) -> None:
         """The same, and return when the socket is closed."""
         self.abort(reason)
