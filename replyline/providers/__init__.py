@@ -7,7 +7,7 @@ To add a provider: one file here that offers a `Provider`, one line in `PROVIDER
 from collections.abc import Callable
 
 from replyline.errors import Permanent
-from replyline.providers.contract import Passage, Picture, Provider, ProviderAccount, Question, Reply, Utterance
+from replyline.providers.contract import Passage, Picture, Provider, ProviderAccount, Question, Reply, Say, Utterance
 from replyline.providers.knowledge_only import KnowledgeOnly
 from replyline.providers.openai_compatible import OpenAiCompatible
 from replyline.providers.openai_sdk import OpenAiSdk
@@ -39,6 +39,7 @@ __all__ = [
     "ProviderAccount",
     "Question",
     "Reply",
+    "Say",
     "Utterance",
     "open_provider",
 ]

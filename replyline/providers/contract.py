@@ -1,8 +1,9 @@
 """What an AI provider must be able to do: answer a question, and say in our words what went wrong."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +66,22 @@ class Reply:
     cost: Decimal | None = None
 
 
+Say: TypeAlias = Callable[[str], None]
+"""Who is told each piece of an answer as it comes; called in the event loop, so it must neither block nor raise."""
+
+
 class Provider(Protocol):
     """A kind of AI provider."""
 
     name: ClassVar[str]
 
-    async def complete(self, account: ProviderAccount, question: Question) -> Reply:
+    async def complete(self, account: ProviderAccount, question: Question, *, say: Say | None = None) -> Reply:
         """Answer the question.
+
+        With `say`, a provider that can stream tells each piece of the answer as it comes: the pieces put together, without
+        the white space at both ends, are the reply's text. One that cannot stream ignores it, or tells the text in one piece.
+        Without `say`, no stream is asked for. Where an error is raised, the pieces that were told are void: it is for the
+        caller to withdraw them, and the next try starts from nothing.
 
         Raises:
             Temporary: overloaded, server error, timeout.

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from replyline.providers.contract import Passage, ProviderAccount, Question, Reply
+from replyline.providers.contract import Passage, ProviderAccount, Question, Reply, Say
 
 NOTHING_FOUND = "I could not find anything about that in our knowledge base."
 _QUOTED = "Here is what our knowledge base says"
@@ -14,12 +14,14 @@ class KnowledgeOnly:
 
     name: ClassVar[str] = "knowledge_only"
 
-    async def complete(self, account: ProviderAccount, question: Question) -> Reply:
-        """Quote the best passages, and say where they come from; without any, say so."""
+    async def complete(self, account: ProviderAccount, question: Question, *, say: Say | None = None) -> Reply:
+        """Quote the best passages, and say where they come from; without any, say so. It is all there at once."""
         room = min(
             _MAX_CHARS, account.max_output_tokens * 4
         )  # four characters a token is the usual estimate for English
         text = _quote(question.passages, room) if question.passages else NOTHING_FOUND
+        if say is not None:
+            say(text)
         return Reply(text=text, model=self.name, input_tokens=0, output_tokens=0, cached_tokens=0)
 
     async def close(self) -> None:

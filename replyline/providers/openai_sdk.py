@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar
 
 from replyline.errors import JobError, Permanent, RateLimited, Temporary
-from replyline.providers.contract import ProviderAccount, Question, Reply
+from replyline.providers.contract import ProviderAccount, Question, Reply, Say
 from replyline.providers.openai_errors import bounded, classify
 from replyline.providers.prompt import conversation, system_text
 
@@ -35,8 +35,8 @@ class OpenAiSdk:
         self._timeout_s = timeout_s
         self._clients: dict[tuple[str | None, str], AsyncOpenAI] = {}
 
-    async def complete(self, account: ProviderAccount, question: Question) -> Reply:
-        """Ask for a chat completion; the queue is the only one who tries again."""
+    async def complete(self, account: ProviderAccount, question: Question, *, say: Say | None = None) -> Reply:
+        """Ask for a chat completion; the queue is the only one who tries again. It does not stream: `say` is told nothing."""
         from pydantic_ai import exceptions  # noqa: PLC0415  see the class
         from pydantic_ai.direct import model_request  # noqa: PLC0415
         from pydantic_ai.providers.openai import OpenAIProvider  # noqa: PLC0415

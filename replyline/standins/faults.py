@@ -8,6 +8,7 @@ import msgspec
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=600)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+Chunks = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 MAX_RULES = 100
 
 
@@ -66,6 +67,20 @@ class StatusFirst(Rule, kw_only=True, tag="status_first"):
     """Post what follows a send, and have it answered, before the send itself is answered."""
 
 
+class CutMidStream(Rule, kw_only=True, tag="cut_mid_stream"):
+    """Drop the connection after so many pieces of a streamed answer, before its end at the latest."""
+
+    after_chunks: Chunks = 3
+
+
+class ErrorMidStream(Rule, kw_only=True, tag="error_mid_stream"):
+    """End a streamed answer with an error after so many pieces, before its end at the latest."""
+
+    after_chunks: Chunks = 3
+    code: int | str = "server_error"
+    """One of OpenAI's, or an HTTP status, as OpenRouter has it."""
+
+
 class CallbackRepeat(Rule, kw_only=True, tag="callback_repeat"):
     """Post the callback `repeat` times at once."""
 
@@ -98,9 +113,11 @@ class CallbackDrop(Rule, kw_only=True, tag="callback_drop"):
 
 CallFault = Slow | Error | CutBefore | CutAfterAccept
 CallbackFault = CallbackRepeat | CallbackReorder | CallbackBatch | CallbackDelay | CallbackDrop
-Fault = CallFault | StatusFailed | StatusFirst | CallbackFault
+StreamFault = CutMidStream | ErrorMidStream
+Fault = CallFault | StatusFailed | StatusFirst | StreamFault | CallbackFault
 
 CALL_FAULTS: tuple[type[CallFault], ...] = (Slow, Error, CutBefore, CutAfterAccept)
+STREAM_FAULTS: tuple[type[StreamFault], ...] = (CutMidStream, ErrorMidStream)
 CALLBACK_FAULTS: tuple[type[CallbackFault], ...] = (
     CallbackRepeat,
     CallbackReorder,

@@ -1,16 +1,30 @@
-"""A stand-in for an OpenAI-compatible model: answers at once or after a while, always the same to the same question."""
+"""A stand-in for an OpenAI-compatible model: answers whole or in a stream, always the same to the same question."""
 
 import asyncio
+import re
 import secrets
 import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from replyline.standins.faults import Error
-from replyline.standins.server import BadControl, Reply, Request, Standin, read_control
+from replyline.standins.faults import (
+    CALL_FAULTS,
+    STREAM_FAULTS,
+    CutMidStream,
+    Error,
+    ErrorMidStream,
+    Fault,
+    StreamFault,
+)
+from replyline.standins.openai_quotes import helpful_answer
+from replyline.standins.server import BadControl, CutHere, Reply, Request, Standin, read_control
 
 _CHARS_A_TOKEN = 4
+_PIECE = re.compile(r"\s*\S{1,12}|\s+")
 # What OpenAI calls its errors: status, type (developers.openai.com, "Error codes").
 _ERRORS: dict[str, tuple[int, str]] = {
     "invalid_api_key": (401, "invalid_request_error"),
@@ -30,6 +44,8 @@ class _Configuration(msgspec.Struct, forbid_unknown_fields=True):
     model: str | None = None
     reply: str | None = None
     think_s: Annotated[float, msgspec.Meta(ge=0, le=600)] | None = None
+    tokens_per_s: Annotated[float, msgspec.Meta(ge=0, le=100_000)] | None = None
+    quote: bool | None = None
 
 
 class _Part(msgspec.Struct):
@@ -50,6 +66,10 @@ class _Message(msgspec.Struct):
 _Tokens = Annotated[int, msgspec.Meta(ge=1)]
 
 
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool = False
+
+
 class _Ask(msgspec.Struct):
     model: Annotated[str, msgspec.Meta(min_length=1)]
     messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
@@ -57,12 +77,35 @@ class _Ask(msgspec.Struct):
     max_tokens: _Tokens | None = None
     max_completion_tokens: _Tokens | None = None
     stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What is said to one question."""
+
+    ask: _Ask
+    text: str
+    finish: str
+
+    def usage(self) -> dict[str, object]:
+        """Its tokens: a message costs a few beside its text (OpenAI cookbook, "How to count tokens")."""
+        asked = sum(3 + _tokens(message.text()) for message in self.ask.messages) + 3
+        said = _tokens(self.text)
+        return {
+            "prompt_tokens": asked,
+            "completion_tokens": said,
+            "total_tokens": asked + said,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        }
 
 
 class OpenAiStandin(Standin):
     """Chat completions; the default reply is `Echo: ` and the last user message."""
 
     name: ClassVar[str] = "openai"
+    takes = (*CALL_FAULTS, *STREAM_FAULTS)
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,15 +113,19 @@ class OpenAiStandin(Standin):
         self._model: str | None = None
         self._reply: str | None = None
         self._think_s = 0.0
+        self._tokens_per_s = 0.0
+        self._quotes = False
         self._decoder = msgspec.json.Decoder(_Ask)
 
     def configure(self, raw: bytes) -> None:
-        """The key that is asked for, the one model there is, a fixed reply, and how long an answer takes."""
+        """The key that is asked for, the one model there is, what it says, and how long an answer takes."""
         given = read_control(raw, _Configuration)
         self._key = given.key if given.key is not None else self._key
         self._model = given.model if given.model is not None else self._model
         self._reply = given.reply if given.reply is not None else self._reply
         self._think_s = given.think_s if given.think_s is not None else self._think_s
+        self._tokens_per_s = given.tokens_per_s if given.tokens_per_s is not None else self._tokens_per_s
+        self._quotes = given.quote if given.quote is not None else self._quotes
 
     async def answer(self, request: Request) -> Reply:
         """`POST …/chat/completions`, checked as OpenAI checks it."""
@@ -93,11 +140,28 @@ class OpenAiStandin(Standin):
         if self._model is not None and ask.model != self._model:
             said = f"The model {ask.model} does not exist or you do not have access to it"
             return _error(404, "invalid_request_error", "model_not_found", said)
-        if ask.stream:
-            return _error(400, "invalid_request_error", None, "this stand-in does not stream")
+        if ask.stream_options is not None and not ask.stream:
+            said = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
+            return _error(400, "invalid_request_error", None, said, param="stream_options")
         if self._think_s:
             await asyncio.sleep(self._think_s)
-        return _completion(ask, self._reply)
+        answer = _cut_to_measure(ask, self._text(ask))
+        if not ask.stream:
+            return _completion(answer)
+        fault = self.faults.pick(request.path, request.raw, STREAM_FAULTS) if self.faults else None
+        return Reply(200, _stream(answer, self._tokens_per_s, fault), _headers("text/event-stream; charset=utf-8"))
+
+    def _text(self, ask: _Ask) -> str:
+        if self._reply is not None:
+            return self._reply
+        if self._quotes:
+            return helpful_answer(_instructions(ask), "\n".join(_unanswered(ask)))
+        return f"Echo: {next((message.text() for message in reversed(ask.messages) if message.role == 'user'), '')}"
+
+    def _check(self, fault: Fault) -> None:
+        super()._check(fault)
+        if isinstance(fault, ErrorMidStream):
+            _error_of(fault)
 
     def error_reply(self, fault: Error) -> Reply:
         """In OpenAI's own form; a status alone has the code that goes with it."""
@@ -105,44 +169,81 @@ class OpenAiStandin(Standin):
             status = fault.status or 500
             code = _BY_STATUS.get(status, "server_error" if status >= 500 else None)
             return _error(status, _ERRORS[code][1] if code else "invalid_request_error", code, "told to fail")
-        if fault.code not in _ERRORS:
-            raise BadControl(f"code is one of {', '.join(sorted(_ERRORS))}; any other error is told with `body`")
-        usual, kind = _ERRORS[str(fault.code)]
+        usual, kind = _known(fault.code)
         return _error(fault.status or usual, kind, str(fault.code), "told to fail")
 
 
-def _completion(ask: _Ask, fixed: str | None) -> Reply:
-    last = next((message.text() for message in reversed(ask.messages) if message.role == "user"), "")
-    text = fixed if fixed is not None else f"Echo: {last}"
+def _unanswered(ask: _Ask) -> list[str]:
+    """The last messages of the user, in their order: all that nobody has answered."""
+    last = list(takewhile(lambda message: message.role == "user", reversed(ask.messages)))
+    return [message.text() for message in reversed(last)]
+
+
+def _instructions(ask: _Ask) -> str:
+    return "\n\n".join(message.text() for message in ask.messages if message.role in {"system", "developer"})
+
+
+def _cut_to_measure(ask: _Ask, text: str) -> _Answer:
     most = ask.max_completion_tokens or ask.max_tokens
-    finish = "stop"
     if most is not None and _tokens(text) > most:
-        text, finish = text[: most * _CHARS_A_TOKEN], "length"
-    # A message costs a few tokens beside its text (OpenAI cookbook, "How to count tokens").
-    prompt_tokens = sum(3 + _tokens(message.text()) for message in ask.messages) + 3
-    completion_tokens = _tokens(text)
+        return _Answer(ask, text[: most * _CHARS_A_TOKEN], "length")
+    return _Answer(ask, text, "stop")
+
+
+def _completion(answer: _Answer) -> Reply:
+    message = {"role": "assistant", "content": answer.text, "refusal": None}
     body = {
-        "id": f"chatcmpl-{secrets.token_hex(12)}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": ask.model,
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": text, "refusal": None},
-                "finish_reason": finish,
-                "logprobs": None,
-            }
-        ],
-        "usage": {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 0},
-        },
+        **_same_in_all("chat.completion", answer),
+        "choices": [{"index": 0, "message": message, "finish_reason": answer.finish, "logprobs": None}],
+        "usage": answer.usage(),
     }
-    return Reply(200, body, {"x-request-id": f"req_{secrets.token_hex(8)}"})
+    return Reply(200, body, _headers("application/json"))
+
+
+async def _stream(answer: _Answer, tokens_per_s: float, fault: StreamFault | None) -> AsyncIterator[bytes]:
+    """As OpenAI streams: who speaks, what is said, why it ends, what it used, and that nothing more comes."""
+    counted = answer.ask.stream_options is not None and answer.ask.stream_options.include_usage
+    same = {**_same_in_all("chat.completion.chunk", answer), **({"usage": None} if counted else {})}
+    at_once = bytearray(_chunk(same, {"role": "assistant", "content": "", "refusal": None}))
+    pieces = _PIECE.findall(answer.text)
+    said = pieces if fault is None else pieces[: fault.after_chunks]
+    for piece in said:
+        at_once += _chunk(same, {"content": piece})
+        if tokens_per_s:
+            yield bytes(at_once)
+            at_once.clear()
+            await asyncio.sleep(_tokens(piece) / tokens_per_s)
+    match fault:
+        case CutMidStream():
+            yield bytes(at_once)
+            raise CutHere
+        case ErrorMidStream():
+            yield bytes(at_once) + _event({"error": _error_of(fault)})
+            return
+    at_once += _chunk(same, {}, answer.finish)
+    if counted:
+        at_once += _event({**same, "choices": [], "usage": answer.usage()})
+    yield bytes(at_once) + b"data: [DONE]\n\n"
+
+
+def _same_in_all(kind: str, answer: _Answer) -> dict[str, object]:
+    return {
+        "id": f"chatcmpl-{secrets.token_hex(12)}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": answer.ask.model,
+        "service_tier": "default",
+        "system_fingerprint": None,
+    }
+
+
+def _chunk(same: dict[str, object], delta: dict[str, object], finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    return _event({**same, "choices": [choice]})
+
+
+def _event(data: dict[str, object]) -> bytes:
+    return b"data: %b\n\n" % msgspec.json.encode(data)
 
 
 def _tokens(text: str) -> int:
@@ -150,6 +251,26 @@ def _tokens(text: str) -> int:
     return -(-len(text) // _CHARS_A_TOKEN)
 
 
-def _error(status: int, kind: str, code: str | None, message: str) -> Reply:
-    error = {"message": message, "type": kind, "param": None, "code": code}
-    return Reply(status, {"error": error}, {"x-request-id": f"req_{secrets.token_hex(8)}"})
+def _headers(kind: str) -> dict[str, str]:
+    return {"Content-Type": kind, "x-request-id": f"req_{secrets.token_hex(8)}"}
+
+
+def _error_of(fault: ErrorMidStream) -> dict[str, object]:
+    """OpenAI's own by its name; a number is a status, as OpenRouter has it. Raises BadControl where there is no such."""
+    if isinstance(fault.code, int):
+        return {"code": fault.code, "message": "told to fail"}
+    return _error_body(_known(fault.code)[1], fault.code, "told to fail")
+
+
+def _known(code: int | str) -> tuple[int, str]:
+    if code not in _ERRORS:
+        raise BadControl(f"code is one of {', '.join(sorted(_ERRORS))}; any other error is told with `body`")
+    return _ERRORS[str(code)]
+
+
+def _error(status: int, kind: str, code: str | None, message: str, *, param: str | None = None) -> Reply:
+    return Reply(status, {"error": _error_body(kind, code, message, param)}, _headers("application/json"))
+
+
+def _error_body(kind: str, code: str | None, message: str, param: str | None = None) -> dict[str, object]:
+    return {"message": message, "type": kind, "param": param, "code": code}

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
@@ -26,6 +26,7 @@ from replyline.standins.faults import (
 
 MAX_BODY_BYTES = 16_000_000
 """Of one request; what is larger is answered 413."""
+_BEFORE_A_CUT_S = 0.05  # what was written before has arrived by then
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What it answers: text and bytes as they are, anything else as JSON."""
+    """What it answers: text and bytes as they are, pieces of bytes as they come, anything else as JSON."""
 
     status: int
     body: object = None
@@ -60,6 +61,10 @@ ControlRoute = tuple[str, str, Handler]
 
 class BadControl(ValueError):
     """A control route did not get what this stand-in takes; answered 400 with this text."""
+
+
+class CutHere(Exception):
+    """Raised by the pieces of a reply where the connection is to be dropped."""
 
 
 class Standin(ABC):
@@ -118,7 +123,7 @@ class Standin(ABC):
             await self._runner.cleanup()
             self._runner = None
 
-    async def _serve(self, received: web.Request) -> web.Response:
+    async def _serve(self, received: web.Request) -> web.StreamResponse:
         at = time.time()
         try:
             raw = await received.read()
@@ -139,6 +144,8 @@ class Standin(ABC):
             await asyncio.sleep(fault.seconds)
         if isinstance(fault, CutAfterAccept):
             return self._cut(received, raw, at)
+        if isinstance(reply.body, AsyncIterator):
+            return await self._stream(received, raw, Reply(reply.status, None, reply.headers), reply.body, at)
         return self._say(received, raw, reply, at)
 
     def _error(self, fault: Error) -> Reply:
@@ -158,6 +165,26 @@ class Standin(ABC):
         else:
             encoded = msgspec.json.encode(body)
         return web.Response(status=reply.status, body=encoded, headers={"Content-Type": kind, **reply.headers})
+
+    async def _stream(
+        self, received: web.Request, raw: bytes, head: Reply, pieces: AsyncIterator[bytes], at: float
+    ) -> web.StreamResponse:
+        """Answer piece by piece; the call is recorded at its end, without a status where that is not reached."""
+        response = web.StreamResponse(status=head.status, headers=head.headers)
+        status: int | None = head.status
+        try:
+            await response.prepare(received)
+            async for piece in pieces:
+                await response.write(piece)
+        except CutHere:
+            status = None
+            await asyncio.sleep(_BEFORE_A_CUT_S)
+        except ConnectionError:  # whoever asked is gone
+            status = None
+        self._calls.add(received.method, received.raw_path, received.raw_headers, raw, status, at=at)
+        if status is None and received.transport is not None:
+            received.transport.abort()
+        return response
 
     def _cut(self, received: web.Request, raw: bytes, at: float) -> web.Response:
         """Drop the connection without an answer."""

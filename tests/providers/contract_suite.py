@@ -8,8 +8,9 @@ from typing import ClassVar
 import pytest
 
 from replyline.errors import JobError, Permanent, RateLimited, Temporary
-from replyline.providers import Passage, Provider, ProviderAccount, Question, Reply, Utterance, open_provider
-from tests.channels.far_end import Call, Cut, FarEnd, Hang, Say, closed_port
+from replyline.providers import Passage, Provider, ProviderAccount, Question, Reply, Say, Utterance, open_provider
+from tests.channels.far_end import Call, Cut, FarEnd, Hang, closed_port
+from tests.channels.far_end import Say as Answer
 
 PATIENT_S = 30.0
 IMPATIENT_S = 0.3
@@ -33,23 +34,30 @@ async def opened(name: str, timeout_s: float = PATIENT_S) -> AsyncIterator[Provi
 
 
 async def ask(
-    name: str, account: ProviderAccount, question: Question = QUESTION, *, timeout_s: float = PATIENT_S
+    name: str,
+    account: ProviderAccount,
+    question: Question = QUESTION,
+    *,
+    timeout_s: float = PATIENT_S,
+    say: Say | None = None,
 ) -> Reply:
     """One answer of a provider opened for it."""
     async with opened(name, timeout_s) as provider:
-        return await provider.complete(account, question)
+        return await provider.complete(account, question, say=say)
 
 
 class ProviderContract:
     """The suite. All but the tests is for the subclass to fill in."""
 
     name: ClassVar[str]
+    streams: ClassVar[bool]
+    """Whether it tells an answer as it comes."""
 
     def account(self, url: str) -> ProviderAccount:
         """An account whose provider is at `url`, with KEY and at most 321 tokens of output."""
         raise NotImplementedError
 
-    def answered(self, text: str, *, finish: str = "stop", usage: dict[str, object] | None = None) -> Say:
+    def answered(self, text: str, *, finish: str = "stop", usage: dict[str, object] | None = None) -> Answer:
         """The answer with this text."""
         raise NotImplementedError
 
@@ -57,7 +65,7 @@ class ProviderContract:
         """A report of 1200 input tokens, 1000 of them cached, and 34 output tokens."""
         raise NotImplementedError
 
-    def failed(self, status: int, code: str, **headers: str) -> Say:
+    def failed(self, status: int, code: str, **headers: str) -> Answer:
         """An error answer with this code."""
         raise NotImplementedError
 
@@ -165,7 +173,7 @@ class ProviderContract:
 
     async def test_a_key_that_the_answer_quotes_is_not_in_the_error(self, far_end: FarEnd) -> None:
         far_end.then = [
-            Say(401, {"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}})
+            Answer(401, {"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}})
         ]
         error = await self._failure(far_end.url)
         assert "Incorrect API key" in str(error)
@@ -188,7 +196,7 @@ class ProviderContract:
 
     @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"null", b"\xff\xfe", b"[" * 100_000])
     async def test_an_unreadable_answer_is_tried_again(self, body: bytes, far_end: FarEnd) -> None:
-        far_end.then = [Say(200, body, {"Content-Type": "application/json"})]
+        far_end.then = [Answer(200, body, {"Content-Type": "application/json"})]
         assert isinstance(await self._failure(far_end.url), Temporary)
 
     async def test_a_chatbot_without_a_model_is_misconfigured(self, far_end: FarEnd) -> None:
@@ -196,6 +204,37 @@ class ProviderContract:
             await ask(self.name, replace(self.account(far_end.url), model=None))
         assert raised.value.reason == "provider_misconfigured"
         assert far_end.calls == []
+
+    async def test_the_pieces_put_together_are_the_text_or_there_are_none(self, far_end: FarEnd) -> None:
+        far_end.then = [self.answered(" We are closed\x00 on Sundays. ", usage=self.full_usage())]
+        pieces: list[str] = []
+        reply = await ask(self.name, self.account(far_end.url), say=pieces.append)
+        assert reply.text == "We are closed on Sundays."
+        assert (reply.input_tokens, reply.cached_tokens, reply.output_tokens) == (1200, 1000, 34)
+        assert "".join(pieces).strip() == (reply.text if self.streams else "")
+
+    @pytest.mark.parametrize("listens", [True, False])
+    async def test_a_stream_is_asked_for_only_where_somebody_listens(self, listens: bool, far_end: FarEnd) -> None:
+        far_end.then = [self.answered("Closed.")]
+        pieces: list[str] = []
+        await ask(self.name, self.account(far_end.url), say=pieces.append if listens else None)
+        assert bool(far_end.calls[0].json().get("stream")) is (listens and self.streams)
+
+    @pytest.mark.parametrize(
+        ("status", "code", "reason"),
+        [
+            (429, "insufficient_quota", "provider_quota"),
+            (500, "server_error", "provider_server_error"),
+            (400, "content_filter", "content_filter"),
+        ],
+    )
+    async def test_of_a_failure_nothing_is_told(self, status: int, code: str, reason: str, far_end: FarEnd) -> None:
+        far_end.then = [self.failed(status, code)]
+        pieces: list[str] = []
+        with pytest.raises(JobError) as raised:
+            await ask(self.name, self.account(far_end.url), say=pieces.append)
+        assert (raised.value.reason, pieces) == (reason, [])
+        assert len(far_end.calls) == 1
 
     async def test_closing_a_provider_that_was_never_asked_is_fine(self) -> None:
         async with opened(self.name) as provider:

@@ -30,3 +30,9 @@ async def test_many_long_passages_still_make_one_message() -> None:
     reply = await ask("knowledge_only", ACCOUNT, Question("", (), ("?",), passages))
     assert "Page 0" in reply.text
     assert len(reply.text) <= 1500
+
+
+async def test_who_listens_is_told_the_text_at_once() -> None:
+    pieces: list[str] = []
+    reply = await ask("knowledge_only", ACCOUNT, QUESTION, say=pieces.append)
+    assert pieces == [reply.text]

@@ -69,6 +69,7 @@ class TestOpenAiCompatible(_OpenAiDialect):
     """The suite, over our own client."""
 
     name: ClassVar[str] = "openai_compatible"
+    streams: ClassVar[bool] = True
 
     async def test_a_server_without_a_key_gets_none(self, far_end: FarEnd) -> None:
         far_end.then = [self.answered("Closed.")]
@@ -129,6 +130,7 @@ class TestOpenAiSdk(_OpenAiDialect):
     """The suite, over the vendor's SDK."""
 
     name: ClassVar[str] = "openai"
+    streams: ClassVar[bool] = False
 
     async def test_a_chatbot_without_a_key_is_misconfigured(self, far_end: FarEnd) -> None:
         with pytest.raises(Permanent) as raised:
