@@ -9,11 +9,12 @@ import aiohttp
 import structlog
 
 from replyline import jobs, metrics, webhooks
-from replyline.broker import Broker, BrokerUnavailable
+from replyline.broker import Broker, BrokerUnavailable, CommandRefused, Told
 from replyline.channels import ChannelAccount
 from replyline.files import Files
 from replyline.ids import new_id
 from replyline.jobs import ANY_JOB, DEAD_LETTER, ChannelKind, IncomingMessageJob
+from replyline.live import CLOSED, LiveEvent, encode_event
 from replyline.providers import Provider, open_provider
 from replyline.publisher import Publisher
 from replyline.redaction import redact
@@ -23,9 +24,10 @@ from replyline.store import customers, dead_letters
 from replyline.store.api_keys import KeyHolders
 from replyline.store.database import Database, StoreUnavailable
 from replyline.store.moves import Moves
-from replyline.store.moves.accept import Accepted, address
+from replyline.store.moves.accept import Accepted, address, is_known
 from replyline.store.moves.dead_letters import DeadLetter, discard, replay
 from replyline.store.moves.health import Unhealthy, count_unhealthy, heal, mark_unhealthy
+from replyline.store.moves.seen import Seen, see
 from replyline.store.moves.speak import Owner, Speak, Spoken, set_owner, speak
 from replyline.store.outbox import Enqueue, Outbox, insert_jobs
 from replyline.store.reads import Reads
@@ -120,7 +122,7 @@ class App:
         outbox = Outbox()
         async with self.database.transaction() as connection:
             newly = await mark_unhealthy(connection, channel, outbox)
-        self.publisher.publish(outbox.jobs)
+        self.publisher.publish(outbox)
         self.forget_account(account.id)
         if newly:
             log.error("channel.unhealthy", channel_id=str(account.id), channel=account.kind, reason=reason)
@@ -134,7 +136,7 @@ class App:
         outbox = Outbox()
         async with self.database.transaction() as connection:
             healed = await heal(connection, channel_id, customer_id=customer_id, outbox=outbox)
-        self.publisher.publish(outbox.jobs)
+        self.publisher.publish(outbox)
         self.forget_account(channel_id)
         if healed:
             log.info("channel.healthy", channel_id=str(channel_id))
@@ -190,6 +192,11 @@ class App:
             row = await address(connection, job, customer_id=customer_id)
         return await self.moves.accept(row)
 
+    async def is_accepted(self, key: str) -> bool:
+        """Whether a message with that dedupe key was accepted before."""
+        async with self.database.connection() as connection:
+            return await is_known(connection, key)
+
     async def enqueue(self, job: ANY_JOB) -> uuid.UUID:
         """Add a job to its queue and return its id; it is safe in Postgres when this returns.
 
@@ -206,7 +213,7 @@ class App:
         outbox = Outbox()
         async with self.database.transaction() as connection:
             await insert_jobs(connection, [row], outbox)
-        self.publisher.publish(outbox.jobs)
+        self.publisher.publish(outbox)
         return row.id
 
     async def speak(self, said: Speak) -> Spoken | None:
@@ -218,13 +225,31 @@ class App:
         outbox = Outbox()
         async with self.database.transaction() as connection:
             spoken = await speak(connection, said, outbox)
-        self.publisher.publish(outbox.jobs)
+        self.publisher.publish(outbox)
         return spoken
 
     async def set_owner(self, conversation_id: uuid.UUID, *, customer_id: uuid.UUID, owner: Owner) -> bool:
         """Give a conversation to the bot, a human or nobody; False where the customer has no such one."""
         async with self.database.transaction() as connection:
-            return await set_owner(connection, conversation_id, customer_id=customer_id, owner=owner)
+            changed = await set_owner(connection, conversation_id, customer_id=customer_id, owner=owner)
+        if changed and owner == "NONE":
+            await self.tell(conversation_id, CLOSED)
+        return changed
+
+    async def see(self, seen: Seen) -> int:
+        """An open page has our messages, or its visitor has read them; returns how many that was new of."""
+        outbox = Outbox()
+        async with self.database.transaction() as connection:
+            lifted = await see(connection, seen, outbox)
+        self.publisher.publish(outbox)
+        return lifted
+
+    async def tell(self, conversation_id: uuid.UUID, *events: LiveEvent) -> None:
+        """Let open pages of the conversation know something that is nowhere kept; nobody may listen, or hear it."""
+        try:
+            await self.broker.live.tell([Told(str(conversation_id), encode_event(event)) for event in events])
+        except (BrokerUnavailable, CommandRefused) as error:
+            log.debug("live.untold", conversation_id=str(conversation_id), error=str(error))
 
     async def replay(self, job_id: uuid.UUID, *, customer_id: uuid.UUID | None) -> DeadLetter:
         """Make a dead letter a waiting job again; without `customer_id`, any customer's.
@@ -235,7 +260,7 @@ class App:
         outbox = Outbox()
         async with self.database.transaction() as connection:
             dead = await replay(connection, job_id, customer_id=customer_id, outbox=outbox)
-        self.publisher.publish(outbox.jobs)
+        self.publisher.publish(outbox)
         await self._take_notice_down(dead)
         return dead
 

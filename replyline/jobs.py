@@ -87,6 +87,8 @@ class IncomingMessageJob(Job, frozen=True, kw_only=True, rename="camel", omit_de
     target_id: ShortText | None = None
     """Of a reaction, edit or revoke: the channel's id of the message it is about."""
     media: MediaRef | None = None
+    uploads: Annotated[tuple[uuid.UUID, ...], Meta(max_length=10)] = ()
+    """Files of the same person that are kept already (`media` rows without a message)."""
     contact_name: ShortText | None = None
     reply_to: ShortText | None = None
     """Address to answer to, where it is not `externalUserId` (a WhatsApp QR jid, say)."""

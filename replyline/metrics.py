@@ -71,6 +71,26 @@ signs_total = Counter(
     ["channel", "outcome"],
     registry=REGISTRY,
 )
+live_pieces_total = Counter(
+    "replyline_live_pieces",
+    "Pieces of answers on their way to open pages: told, refused (another run has taken over, or the answer is too long)",
+    ["outcome"],
+    registry=REGISTRY,
+)
+open_streams = Gauge("replyline_open_streams", "Pages that listen to this process now", registry=REGISTRY)
+stream_events_total = Counter(
+    "replyline_stream_events",
+    "What open pages were sent, by kind: logged (messages), live (typing, pieces of answers), resync (an answer so far), "
+    "dropped (a slow page was behind, and gets it from the log or as a resync)",
+    ["kind"],
+    registry=REGISTRY,
+)
+widget_refusals_total = Counter(
+    "replyline_widget_refusals",
+    "Calls of the widget that were refused, by why: origin, identity, unauthorized, rate_limited, upload",
+    ["reason"],
+    registry=REGISTRY,
+)
 media_total = Counter(
     "replyline_media", "Files of people, by outcome: stored, failed", ["channel", "outcome"], registry=REGISTRY
 )

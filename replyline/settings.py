@@ -1,10 +1,11 @@
 """The only reader of the environment: every setting with its default, its unit and its meaning."""
 
 import difflib
+import ipaddress
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote
@@ -22,6 +23,21 @@ _PREFIX = "REPLYLINE_"
 
 class SettingsError(Exception):
     """A setting is unknown, malformed or missing; the message says which and what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountLimit:
+    """So many in so many seconds; all of them may come at once."""
+
+    count: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """As it is set."""
+        return f"{self.count}/{self.seconds:g}"
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class QueueSettings(BaseModel):
@@ -181,6 +197,27 @@ class Settings(BaseSettings):
     http_total_timeout_s: float = Field(20.0, gt=0, le=300, description="outgoing HTTP: time for the whole call")
     provider_timeout_s: float = Field(45.0, gt=0, le=600, description="time for one call of an AI provider")
     webhook_timeout_s: float = Field(15.0, gt=0, le=60, description="time for one webhook attempt")
+    widget_visitors_per_address: Annotated[CountLimit | None, NoDecode] = Field(
+        CountLimit(5, 3600.0), description="new visitors of a widget from one address, as 5/3600 (seconds); off"
+    )
+    widget_visitors_per_site: Annotated[CountLimit | None, NoDecode] = Field(
+        CountLimit(30, 60.0), description="new visitors of one widget"
+    )
+    widget_messages_per_visitor: Annotated[CountLimit | None, NoDecode] = Field(
+        CountLimit(20, 60.0), description="messages of one visitor, at most 5 at once and one a second"
+    )
+    widget_messages_per_address: Annotated[CountLimit | None, NoDecode] = Field(
+        CountLimit(60, 60.0), description="messages to one widget from one address"
+    )
+    widget_conversations_per_address: Annotated[CountLimit | None, NoDecode] = Field(
+        CountLimit(6, 43200.0), description="conversations begun with one widget from one address"
+    )
+    widget_streams_per_visitor: int = Field(
+        3, ge=1, le=100, description="pages of one visitor that listen at once; further ones ask again and again"
+    )
+    trusted_proxies: str = Field(
+        "", description="networks whose X-Forwarded-For is believed, as 10.0.0.0/8 192.168.1.5, with a space between"
+    )
     webhook_allow_private: bool = Field(
         False, description="let webhooks go to private and loopback addresses (demo, tests, intranets)"
     )
@@ -194,6 +231,33 @@ class Settings(BaseSettings):
     queues: Annotated[dict[str, QueueSettings], NoDecode] = Field(
         default_factory=dict, description="REPLYLINE_QUEUES__AI_PROCESSING__CONCURRENCY=40 and the like"
     )
+
+    @field_validator(
+        "widget_visitors_per_address",
+        "widget_visitors_per_site",
+        "widget_messages_per_visitor",
+        "widget_messages_per_address",
+        "widget_conversations_per_address",
+        mode="before",
+    )
+    @classmethod
+    def _count_limits(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value == "off":
+            return None
+        try:
+            limit = _rate_limit(value)
+        except ValueError as error:
+            raise ValueError(f"a limit reads count/seconds, as 5/3600, or off, not {value!r}") from error
+        return CountLimit(limit.jobs, limit.duration_s)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for word in value.split():
+            ipaddress.ip_network(word, strict=False)
+        return value
 
     @field_validator("queues", mode="before")
     @classmethod
@@ -230,6 +294,11 @@ class Settings(BaseSettings):
     def reached_at(self) -> str:
         """Where others reach the API, without a slash at the end."""
         return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+    @property
+    def trusted_networks(self) -> tuple[Network, ...]:
+        """`trusted_proxies`, read."""
+        return tuple(ipaddress.ip_network(word, strict=False) for word in self.trusted_proxies.split())
 
     @property
     def ready_file(self) -> Path:

@@ -162,6 +162,8 @@ class Channel(Protocol):
     """Whether an accepted message counts as SENT; if not, it does when a status says so."""
     sign_every_s: ClassVar[float | None] = None
     """How often a sign of life must be given again, in seconds; None where the channel has none."""
+    shows_writing: ClassVar[bool] = False
+    """Whether an open page shows an answer while it is being written."""
     window_s: ClassVar[float | None] = None
     """How long after a person's last message free text may be sent to them, in seconds; None for always."""
 

@@ -23,6 +23,7 @@ class Widget(Channel):
 
     kind: ClassVar[ChannelKind] = "WIDGET"
     repeat_is_safe: ClassVar[bool] = True
+    shows_writing: ClassVar[bool] = True
 
     def verify(self, account: ChannelAccount, headers: Mapping[str, str], raw: bytes) -> None:
         """Refuse: a widget has no callbacks, so whatever claims to be one is forged."""

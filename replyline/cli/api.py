@@ -15,7 +15,7 @@ from replyline.app import open_app
 from replyline.cli.opening import run
 from replyline.cli.running import settings_here, stop_on_signals
 from replyline.settings import Settings
-from replyline.web import create_app
+from replyline.web import create_app, let_pages_go
 
 log = structlog.get_logger(__name__)
 
@@ -38,8 +38,9 @@ async def _api(settings: Settings) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     async with open_app(settings) as app:
+        served = create_app(app)
         server = Server(
-            create_app(app),
+            served,
             address=settings.host,
             port=settings.port,
             interface=Interfaces.ASGINL,
@@ -53,6 +54,7 @@ async def _api(settings: Settings) -> None:
         stopping = asyncio.create_task(stop.wait())
         log.info("api.started", url=f"http://{settings.host}:{settings.port}")
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await let_pages_go(served)
         if not serving.done():
             server.stop()  # type: ignore[no-untyped-call]
         stopping.cancel()

@@ -8,9 +8,10 @@ from replyline.app import App
 from replyline.channels import CHANNELS
 from replyline.errors import RateLimited
 from replyline.jobs import AiProcessingJob
+from replyline.processors.live_answer import live_answer
 from replyline.processors.pictures import pictures_of
 from replyline.processors.signs_of_life import signs_of_life
-from replyline.providers import Passage, Picture, ProviderAccount, Question, Reply, Utterance
+from replyline.providers import Passage, Picture, ProviderAccount, Question, Reply, Say, Utterance
 from replyline.store import knowledge
 from replyline.store.moves.answer import AiUse, Answer, Answered
 from replyline.store.moves.give_up import Consequence, TurnGivenUp
@@ -32,13 +33,18 @@ async def process(job: AiProcessingJob, run: Run, app: App) -> None:
         await _commit(app, _answer(run, job, turn, (), None, None))
         return
     pictures = await pictures_of(turn, app)
-    async with signs_of_life(turn, app):
-        started = time.perf_counter()
-        reply = await _ask(turn, pictures, app)
-        took_s = time.perf_counter() - started
-    _observe(turn.provider, reply, took_s)
-    texts = CHANNELS[turn.channel].render(reply.text)
-    await _commit(app, _answer(run, job, turn, texts, _use(turn.provider, reply, took_s), await _quoted(turn, app)))
+    async with live_answer(turn, app) as live:
+        async with signs_of_life(turn, app):
+            started = time.perf_counter()
+            reply = await _ask(turn, pictures, app, live.say)
+            took_s = time.perf_counter() - started
+        _observe(turn.provider, reply, took_s)
+        texts = CHANNELS[turn.channel].render(reply.text)
+        use, quotes = _use(turn.provider, reply, took_s), await _quoted(turn, app)
+        await live.flush()
+        answer = _answer(run, job, turn, texts, use, quotes, message_id=live.message_id)
+        if await _commit(app, answer) is Answered.COMMITTED:
+            live.stands()
 
 
 async def give_up(job: AiProcessingJob, run: Run, app: App) -> Consequence:
@@ -57,7 +63,7 @@ async def _quoted(turn: Turn, app: App) -> uuid.UUID | None:
     return turn.last_message_id if account is not None and account.config.get("quote_replies") == "on" else None
 
 
-async def _ask(turn: Turn, pictures: tuple[Picture, ...], app: App) -> Reply:
+async def _ask(turn: Turn, pictures: tuple[Picture, ...], app: App, say: Say | None) -> Reply:
     account = ProviderAccount(
         provider=turn.provider,
         model=turn.model,
@@ -73,7 +79,7 @@ async def _ask(turn: Turn, pictures: tuple[Picture, ...], app: App) -> Reply:
         pictures=pictures,
     )
     provider = await app.provider(turn.provider)
-    return await provider.complete(account, question)
+    return await provider.complete(account, question, say=say)
 
 
 async def _passages(turn: Turn, app: App) -> tuple[Passage, ...]:
@@ -85,13 +91,21 @@ async def _passages(turn: Turn, app: App) -> tuple[Passage, ...]:
     return tuple(Passage(title, text) for title, text in found)
 
 
-async def _commit(app: App, answer: Answer) -> None:
-    if await app.moves.answer(answer) is Answered.SUPERSEDED:
+async def _commit(app: App, answer: Answer) -> Answered:
+    answered = await app.moves.answer(answer)
+    if answered is Answered.SUPERSEDED:
         raise RateLimited("a newer message came while this turn was answered", after=0, reason="superseded")
+    return answered
 
 
 def _answer(  # noqa: PLR0917  the parts of one answer
-    run: Run, job: AiProcessingJob, turn: Turn, texts: tuple[str, ...], use: AiUse | None, quotes: uuid.UUID | None
+    run: Run,
+    job: AiProcessingJob,
+    turn: Turn,
+    texts: tuple[str, ...],
+    use: AiUse | None,
+    quotes: uuid.UUID | None,
+    message_id: uuid.UUID | None = None,
 ) -> Answer:
     return Answer(
         run=run,
@@ -104,6 +118,7 @@ def _answer(  # noqa: PLR0917  the parts of one answer
         texts=texts,
         use=use,
         quotes=quotes,
+        message_id=message_id,
     )
 
 

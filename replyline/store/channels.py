@@ -81,17 +81,44 @@ class Form:
     config: Mapping[str, tuple[str, str]]
     secrets: frozenset[str]
     required: frozenset[str]
+    long_secrets: frozenset[str] = frozenset()
+    """Those that sign: at least MIN_SIGNING_CHARS."""
 
 
 _TEXT = r".+"
 _NUMBER = r"\d{1,9}(\.\d{1,6})?"
 _WHOLE = r"\d{1,9}"
 _SIGNS = (r"on|off", "on (default) or off: mark messages read and show typing while the answer is made")
+_ORIGIN = r"https?://(\*\.)?[a-zA-Z0-9.-]{1,253}(:\d{1,5})?"
 _QUOTE = (r"on|off", "on: the answer quotes the message it is to; off is the default")
 
 FORMS: Mapping[ChannelKind, Form] = {
-    # The visitor secret is ours: it signs what proves that a visitor is the one who wrote.
-    "WIDGET": Form({}, frozenset({"visitor_secret"}), frozenset({"visitor_secret"})),
+    # The visitor secret is ours: it signs sessions. The identity secret is the customer's too: it vouches for their users.
+    "WIDGET": Form(
+        {
+            "allowed_origins": (
+                rf"\*|{_ORIGIN}( {_ORIGIN}){{0,49}}",
+                "sites that may show it, with a space between: https://shop.example https://*.shop.example, or * for all; "
+                "only pages of Replyline itself unless set",
+            ),
+            "identity": (r"optional|required", "required: only users whom the site vouches for may write; optional"),
+            "messages_per_month": (
+                _WHOLE,
+                "at most so many messages of visitors a month (UTC); 0, the default, is no limit",
+            ),
+            "uploads": (r"on|off", "on (default) or off: visitors may send files"),
+            "title": (r".{1,60}", "the name at its top; the channel's name unless set"),
+            "subtitle": (r".{1,120}", "the line below the name"),
+            "greeting": (r".{1,500}", "what an empty conversation shows"),
+            "placeholder": (r".{1,80}", "what the empty input shows"),
+            "color": (r"#[0-9a-fA-F]{6}", "its accent colour, as #0f766e"),
+            "theme": (r"auto|light|dark", "auto (default) follows the visitor's system"),
+            "position": (r"right|left", "the side of the page; right by default"),
+        },
+        frozenset({"visitor_secret", "identity_secret"}),
+        frozenset({"visitor_secret"}),
+        frozenset({"visitor_secret", "identity_secret"}),
+    ),
     "WHATSAPP_CLOUD": Form(
         {
             "graph_base": (_TEXT, "address of the Graph API, where it is not REPLYLINE_GRAPH_BASE"),
@@ -129,6 +156,10 @@ FORMS: Mapping[ChannelKind, Form] = {
 }
 
 
+MIN_SIGNING_CHARS = 32
+"""As many bytes as the hash has (RFC 7518 §3.2)."""
+
+
 class ChannelRefused(Exception):
     """The channel cannot be so; the message says what is missing or unknown."""
 
@@ -158,6 +189,10 @@ _FIND: Mapping[Literal["id", "channel_key", "site_key"], str] = {
     "channel_key": "SELECT * FROM channels WHERE channel_key = $1",
     "site_key": "SELECT * FROM channels WHERE kind = 'WIDGET' AND external_id = $1",
 }
+_WIDGET_ORIGINS = """
+SELECT DISTINCT config ->> 'allowed_origins' AS origins FROM channels
+WHERE kind = 'WIDGET' AND enabled AND config ? 'allowed_origins'
+"""
 _FIND_ACCOUNT = "SELECT * FROM channels WHERE kind = $1 AND external_id = $2"
 
 
@@ -284,6 +319,12 @@ async def find_widget(db: Database, site_key: str) -> Channel | None:
     return await _find(db, "site_key", site_key)
 
 
+async def widget_origins(db: Database) -> Sequence[str]:
+    """What any widget allows, as its configuration says it: a preflight does not say which widget it is for."""
+    async with db.connection() as connection:
+        return [record["origins"] for record in await connection.fetch(_WIDGET_ORIGINS)]
+
+
 async def find_account(db: Database, kind: ChannelKind, external_id: str) -> Channel | None:
     """The channel of an account that a callback names, whoever's it is."""
     async with db.connection() as connection:
@@ -321,6 +362,9 @@ def _check_names(kind: ChannelKind, config: Mapping[str, str], secrets: Mapping[
                 f"{kind} has no {part} {', '.join(unknown)}; known: {', '.join(sorted(known)) or 'none'}"
             )
 
+    for name in sorted(form.long_secrets & secrets.keys()):
+        if 0 < len(secrets[name]) < MIN_SIGNING_CHARS:
+            raise ChannelRefused(f"secret {name} must have at least {MIN_SIGNING_CHARS} characters")
     for name, value in config.items():
         pattern, meaning = form.config[name]
         if not re.fullmatch(pattern, value):

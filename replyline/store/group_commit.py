@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from replyline.store.database import Connection, StoreUnavailable
-from replyline.store.outbox import NewJob, Outbox
+from replyline.store.outbox import Outbox
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ class GroupCommit(Generic[Row, Result]):
         *,
         within: Callable[[], AbstractAsyncContextManager[Connection]],
         key: Callable[[Row], Hashable],
-        publish: Callable[[Sequence[NewJob]], None],
+        publish: Callable[[Outbox], None],
         identity: Callable[[Row], Hashable] | None = None,
         size: int = 64,
         lanes: int = 2,
@@ -130,8 +130,8 @@ class GroupCommit(Generic[Row, Result]):
             for waiting in batch:
                 await self._commit_together([waiting])
             return
-        if outbox.jobs:
-            self._publish(outbox.jobs)
+        if outbox.jobs or outbox.grown:
+            self._publish(outbox)
         for waiting, result in zip(batch, results, strict=True):
             if not waiting.done.done():
                 waiting.done.set_result(result)

@@ -17,7 +17,8 @@ class Media:
     id: uuid.UUID
     customer_id: uuid.UUID
     channel_id: uuid.UUID
-    message_id: uuid.UUID
+    message_id: uuid.UUID | None
+    """None until the message comes that an uploaded file belongs to."""
     kind: str
     provider_id: str
     mime_type: str | None
@@ -29,6 +30,8 @@ class Media:
     error_reason: str | None
     created_at: datetime
     stored_at: datetime | None
+    uploaded_by: str | None
+    """Of a file that a visitor uploaded: who they are at its channel."""
 
     @property
     def age_s(self) -> float:
@@ -47,6 +50,44 @@ class Media:
         )
 
 
+UNATTACHED_S = 86_400.0
+"""How long an uploaded file waits for its message, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that a visitor sent before the message it belongs to; its bytes are kept under `path` already."""
+
+    id: uuid.UUID
+    customer_id: uuid.UUID
+    channel_id: uuid.UUID
+    uploaded_by: str
+    kind: Literal["image", "document"]
+    mime_type: str
+    filename: str
+    sha256: str
+    size: int
+
+    @property
+    def path(self) -> str:
+        """Below the place that the deployment keeps files in."""
+        return f"{self.customer_id}/{self.channel_id}/{self.id}"
+
+
+_KEEP_UPLOAD = """
+INSERT INTO media
+    (id, customer_id, channel_id, uploaded_by, kind, provider_id, mime_type, filename, sha256, size, path, state, stored_at)
+VALUES ($1, $2, $3, $4, $5, $1::uuid::text, $6, $7, $8, $9, $10, 'STORED', now())
+"""
+_OF_CONVERSATION = """
+SELECT d.* FROM media d LEFT JOIN messages m ON m.id = d.message_id
+WHERE d.id = $1 AND d.customer_id = $2
+  AND (m.conversation_id = $3 OR d.message_id IS NULL AND d.channel_id = $4 AND d.uploaded_by = $5)
+"""
+_UNATTACHED = """
+SELECT count(*) FROM media
+WHERE id = ANY($1::uuid[]) AND customer_id = $2 AND channel_id = $3 AND uploaded_by = $4 AND message_id IS NULL
+"""
 _GET = "SELECT * FROM media WHERE id = $1 AND customer_id = $2"
 _OF_MESSAGE = "SELECT * FROM media WHERE message_id = $1 AND customer_id = $2 ORDER BY id"
 _OF_TURN = """
@@ -55,7 +96,10 @@ WHERE m.conversation_id = $1 AND m.customer_id = $2 AND m.seq > $3 AND m.seq <= 
 ORDER BY m.seq, d.id LIMIT $6
 """
 _OLD = """
-DELETE FROM media WHERE id IN (SELECT id FROM media WHERE created_at < now() - make_interval(secs => $1) LIMIT $2) RETURNING path
+DELETE FROM media WHERE id IN (
+    SELECT id FROM media
+    WHERE created_at < now() - make_interval(secs => CASE WHEN message_id IS NULL THEN $3::float8 ELSE $1::float8 END) LIMIT $2
+) RETURNING path
 """
 
 
@@ -88,6 +132,52 @@ async def of_turn(
     return [Media(**dict(record)) for record in records]
 
 
+async def keep_upload(db: Database, new: Upload) -> None:
+    """Note a file whose bytes are kept."""
+    async with db.connection() as connection:
+        await connection.execute(
+            _KEEP_UPLOAD,
+            new.id,
+            new.customer_id,
+            new.channel_id,
+            new.uploaded_by,
+            new.kind,
+            new.mime_type,
+            new.filename,
+            new.sha256,
+            new.size,
+            new.path,
+        )
+
+
+async def are_unattached(
+    db: Database, ids: Sequence[uuid.UUID], *, customer_id: uuid.UUID, channel_id: uuid.UUID, uploaded_by: str
+) -> bool:
+    """Whether all of these are files that this visitor uploaded and no message has yet."""
+    async with db.connection() as connection:
+        found: int = await connection.fetchval(_UNATTACHED, ids, customer_id, channel_id, uploaded_by)
+    return found == len(set(ids))
+
+
+async def of_conversation(
+    db: Database,
+    media_id: uuid.UUID,
+    *,
+    customer_id: uuid.UUID,
+    conversation_id: uuid.UUID,
+    channel_id: uuid.UUID,
+    uploaded_by: str,
+) -> Media | None:
+    """A file of that conversation, or one that this visitor has uploaded for their next message."""
+    async with db.connection() as connection:
+        record = await connection.fetchrow(
+            _OF_CONVERSATION, media_id, customer_id, conversation_id, channel_id, uploaded_by
+        )
+    return None if record is None else Media(**dict(record))
+
+
 async def take_old(connection: Connection, *, keep_s: float, limit: int = 500) -> Sequence[str]:
-    """Forget files older than `keep_s` seconds; returns where their bytes are, which the caller deletes."""
-    return [record["path"] for record in await connection.fetch(_OLD, keep_s, limit) if record["path"]]
+    """Forget files older than `keep_s` seconds, and uploads that no message came for; returns where their bytes are, which the
+    caller deletes."""
+    records = await connection.fetch(_OLD, keep_s, limit, min(keep_s, UNATTACHED_S))
+    return [record["path"] for record in records if record["path"]]

@@ -1,4 +1,4 @@
-"""Messages, as a customer and the visitor of a widget see them."""
+"""Messages, as a customer sees them."""
 
 import uuid
 from collections.abc import Sequence
@@ -45,19 +45,6 @@ class Message:
     deleted_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """One message as the page of a visitor shows it."""
-
-    id: uuid.UUID
-    seq: int
-    role: str
-    content: str
-    external_id: str | None
-    """Of a visitor's message: the id that the page gave it."""
-    created_at: datetime
-
-
 _SELECT = """
 SELECT id, customer_id, conversation_id, channel_id, seq, direction, role, status, content, content_type, synthetic, external_id,
        trace_id, quotes, sent_as, error_reason, error_code, error_title, error_detail, provider_at, created_at, sent_at,
@@ -71,20 +58,6 @@ WHERE customer_id = $1 AND ($2::uuid IS NULL OR conversation_id = $2) AND ($3::t
 ORDER BY id DESC LIMIT $5
 """
 _GET = f"{_SELECT} WHERE id = $1 AND customer_id = $2"
-
-# A message of ours that is still on its way ends the page: what comes after it would move the reader's place past it.
-_LOG = """
-SELECT m.id, m.seq, m.role, m.content, m.external_id, m.created_at
-FROM contact_identities i JOIN conversations v ON v.channel_id = i.channel_id AND v.contact_id = i.contact_id
-JOIN messages m ON m.conversation_id = v.id
-WHERE i.channel_id = $1 AND i.kind = 'visitor' AND i.value = $2 AND v.chatbot_id = $3 AND m.seq > $4
-  AND m.status IN ('RECEIVED', 'SENT', 'DELIVERED', 'READ')
-  AND NOT EXISTS (
-      SELECT 1 FROM messages e
-      WHERE e.conversation_id = m.conversation_id AND e.direction = 'OUTBOUND' AND e.status = 'QUEUED' AND e.seq < m.seq
-  )
-ORDER BY m.seq LIMIT $5
-"""
 
 
 async def list_page(
@@ -107,12 +80,3 @@ async def get(db: Database, message_id: uuid.UUID, *, customer_id: uuid.UUID) ->
     async with db.connection() as connection:
         record = await connection.fetchrow(_GET, message_id, customer_id)
     return None if record is None else Message(**dict(record))
-
-
-async def after_seq(
-    db: Database, *, channel_id: uuid.UUID, chatbot_id: uuid.UUID, visitor_id: str, seq: int, limit: int = 100
-) -> Sequence[LogEntry]:
-    """What the visitor's page has not shown yet: messages after place `seq` of their conversation, oldest first."""
-    async with db.connection() as connection:
-        records = await connection.fetch(_LOG, channel_id, visitor_id, chatbot_id, seq, limit)
-    return [LogEntry(**dict(record)) for record in records]

@@ -50,6 +50,8 @@ class Outbox:
 
     def __init__(self) -> None:
         self.jobs: list[NewJob] = []
+        self.grown: set[uuid.UUID] = set()
+        """Conversations whose log, which open pages read, has something new."""
 
     def extend(self, new_jobs: Iterable[NewJob]) -> None:
         """Add jobs whose rows are already written."""

@@ -4,12 +4,13 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from replyline.store.conversation_log import LogEntry, LogPlace, read_logs
 from replyline.store.database import Connection, Database
 from replyline.store.deliveries import Delivery, read_deliveries
 from replyline.store.group_commit import GroupCommit
 from replyline.store.moves.setbacks import Standing, standings
 from replyline.store.outbound import Outbound, read_outbound
-from replyline.store.outbox import NewJob, Outbox
+from replyline.store.outbox import Outbox
 from replyline.store.turns import OpenTurn, Turn, open_turns
 
 Row = TypeVar("Row")
@@ -25,6 +26,7 @@ class Reads:
         self.outbound: GroupCommit[uuid.UUID, Outbound | None] = self._shared(read_outbound)
         self.delivery: GroupCommit[tuple[uuid.UUID, uuid.UUID], Delivery | None] = self._shared(read_deliveries)
         self.standing: GroupCommit[uuid.UUID, Standing | None] = self._shared(standings)
+        self.log: GroupCommit[LogPlace, Sequence[LogEntry]] = self._shared(read_logs)
 
     def _shared(
         self, read: Callable[[Connection, Sequence[Row], Outbox], Awaitable[Sequence[Result]]]
@@ -34,5 +36,5 @@ class Reads:
         )
 
 
-def _nothing_to_publish(jobs: Sequence[NewJob]) -> None:
-    raise RuntimeError(f"a read must not enqueue jobs, but {len(jobs)} came out of one")
+def _nothing_to_publish(outbox: Outbox) -> None:
+    raise RuntimeError(f"a read must not enqueue jobs, but {len(outbox.jobs)} came out of one")

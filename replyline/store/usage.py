@@ -45,6 +45,18 @@ GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6
 """
 
 
+_COUNT_RECEIVED = """
+SELECT count(*) FROM usage_logs
+WHERE customer_id = $1 AND created_at >= $2 AND kind = 'message_received' AND channel_kind = $3
+"""
+
+
+async def count_received(db: Database, *, customer_id: uuid.UUID, channel_kind: str, since: datetime) -> int:
+    """How many messages the customer received on one kind of channel."""
+    async with db.connection() as connection:
+        return int(await connection.fetchval(_COUNT_RECEIVED, customer_id, since, channel_kind))
+
+
 async def sums(
     db: Database, *, customer_id: uuid.UUID, since: datetime, until: datetime, kind: str | None = None
 ) -> Sequence[UsageSum]:

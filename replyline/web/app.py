@@ -24,6 +24,11 @@ from replyline.web import (
     widget,
 )
 from replyline.web.limits import Limits
+from replyline.web.widget.limits import WidgetLimits
+from replyline.web.widget.origins import Cors
+from replyline.web.widget.sites import Sites
+from replyline.web.widget.streams import Streams
+from replyline.web.widget.visitors import Guests
 
 _ROUTERS = (
     messages.router,
@@ -46,7 +51,10 @@ _ROUTERS = (
 
 
 def create_app(app: App) -> FastAPI:
-    """The HTTP surface of `app`, as an ASGI application. Whoever serves it opens and closes `app`."""
+    """The HTTP surface of `app`, as an ASGI application.
+
+    Whoever serves it opens and closes `app`, and calls `let_pages_go` before the server ends: it waits for what is answered.
+    """
     api = FastAPI(
         title="Replyline",
         version=replyline.__version__,
@@ -57,12 +65,21 @@ def create_app(app: App) -> FastAPI:
         redirect_slashes=False,
     )
     api.state.replyline = app
-    api.state.sites = widget.Sites(app)
+    api.state.sites = Sites(app)
+    api.state.guests = Guests(app, api.state.sites)
+    api.state.streams = Streams(app)
+    api.state.widget_limits = WidgetLimits(app)
     for router in _ROUTERS:
         api.include_router(router)
     problems.install(api)
     # The last one added is the outermost.
     api.add_middleware(problems.LastResort)
     api.add_middleware(Limits, max_bytes=app.settings.max_body_bytes)
-    api.add_middleware(widget.AnyOrigin)
+    api.add_middleware(Cors, replyline=app, prefix=widget.PREFIX)
     return api
+
+
+async def let_pages_go(api: FastAPI) -> None:
+    """End the streams of open pages, which would never end by themselves."""
+    streams: Streams = api.state.streams
+    await streams.close()

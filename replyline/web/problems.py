@@ -1,5 +1,6 @@
 """Every error as problem JSON (RFC 9457), whoever raised it; none of them repeats what was sent, which may be a secret."""
 
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
@@ -38,9 +39,19 @@ _KNOWN: Mapping[type[Exception], tuple[int, str, int | None]] = {
 class Problem(HTTPException):
     """An answer that is not the one hoped for: `status`, a snake_case `code` to act on, and a sentence for people."""
 
-    def __init__(self, status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(status_code=status, detail=detail, headers=dict(headers or {}))
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        waits = {} if retry_after_s is None else {"Retry-After": str(math.ceil(retry_after_s))}
+        super().__init__(status_code=status, detail=detail, headers={**waits, **(headers or {})})
         self.code = code
+        self.retry_after_s = retry_after_s
 
 
 def not_found(what: str) -> Problem:
@@ -55,6 +66,7 @@ def answer(
     *,
     headers: Mapping[str, str] | None = None,
     errors: Sequence[Mapping[str, str]] = (),
+    retry_after_s: float | None = None,
 ) -> Response:
     """The problem as a response."""
     body: dict[str, object] = {
@@ -64,6 +76,8 @@ def answer(
         "code": code,
         "detail": detail,
     }
+    if retry_after_s is not None:
+        body["retry_after_ms"] = math.ceil(retry_after_s * 1000)
     if errors:
         body["errors"] = list(errors)
     return Response(msgspec.json.encode(body), status, dict(headers or {}), MEDIA_TYPE)
@@ -81,8 +95,13 @@ def install(api: FastAPI) -> None:
 async def _http_error(_request: Request, error: Exception) -> Response:
     if not isinstance(error, StarletteHTTPException):
         raise error
-    code = error.code if isinstance(error, Problem) else HTTPStatus(error.status_code).name.lower()
-    return answer(error.status_code, code, str(error.detail), headers=error.headers)
+    if not isinstance(error, Problem):
+        return answer(
+            error.status_code, HTTPStatus(error.status_code).name.lower(), str(error.detail), headers=error.headers
+        )
+    return answer(
+        error.status_code, error.code, str(error.detail), headers=error.headers, retry_after_s=error.retry_after_s
+    )
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

@@ -52,7 +52,7 @@ async def look_after(app: App) -> None:
             connection, first_s=app.settings.probe_first_s, longest_s=app.settings.probe_longest_s
         )
         late = await overdue(connection, longest_s=app.settings.hold_at_most_s)
-    app.publisher.publish(outbox.jobs)
+    app.publisher.publish(outbox)
     for patient in patients:
         await _examine(app, patient)
     for job in late:
@@ -80,7 +80,7 @@ async def _let_try(app: App, account: ChannelAccount, patient: Patient) -> None:
     if patient.reason not in _PROVED_BY_ASKING:
         async with app.database.transaction() as connection:
             trying = await send_on_trial(connection, patient.id, outbox)
-        app.publisher.publish(outbox.jobs)
+        app.publisher.publish(outbox)
         app.forget_account(patient.id)
         if trying:
             return

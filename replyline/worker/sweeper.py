@@ -13,7 +13,7 @@ from replyline.app import App
 from replyline.broker import BrokerUnavailable
 from replyline.files import FilesUnavailable
 from replyline.jobs import DEAD_LETTER
-from replyline.store import media
+from replyline.store import media, visitors
 from replyline.store.database import StoreUnavailable
 from replyline.store.outbox import Outbox
 from replyline.store.sweep import DueJob, alone, due_jobs, purge, purge_callbacks, republish
@@ -88,7 +88,7 @@ class Sweeper:
         outbox = Outbox()
         async with self._app.database.transaction() as connection:
             await republish(connection, lost, outbox)
-        self._app.publisher.publish(outbox.jobs)
+        self._app.publisher.publish(outbox)
         for job in outbox.jobs:
             metrics.republished_jobs_total.labels(job.queue).inc()
         if outbox.jobs:
@@ -113,6 +113,7 @@ class Sweeper:
             gone += await purge_callbacks(
                 connection, parked_s=settings.park_statuses_s, unread_s=settings.keep_unread_callbacks_s
             )
+            gone += await visitors.purge(connection)
             old_files = await media.take_old(connection, keep_s=settings.keep_media_s)
         for path in old_files:
             await self._delete_file(path)

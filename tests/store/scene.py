@@ -61,8 +61,13 @@ class Scene:
         self.chatbot = chatbot
         self.channel = channel
         self.published: list[NewJob] = []
-        self.moves = Moves(database, self.published.extend)
+        self.grown: list[uuid.UUID] = []
+        self.moves = Moves(database, self._publish)
         self.reads = Reads(database)
+
+    def _publish(self, outbox: Outbox) -> None:
+        self.published.extend(outbox.jobs)
+        self.grown.extend(outbox.grown)
 
     async def fetch(self, query: str, *values: object) -> Sequence[asyncpg.Record]:
         """Rows as they are in Postgres."""

@@ -21,6 +21,9 @@ class _Writer:
         self.batches: list[list[str]] = []
         self.published: list[NewJob] = []
 
+    def publish(self, outbox: Outbox) -> None:
+        self.published.extend(outbox.jobs)
+
     async def write(self, connection: Connection, rows: Sequence[tuple[str, int]], outbox: Outbox) -> list[str]:
         self.batches.append([name for name, _ in rows])
         ids = [new_id() for _ in rows]
@@ -33,7 +36,7 @@ class _Writer:
             self.write,
             within=database.transaction,
             key=lambda row: row[0].split("/", maxsplit=1)[0],
-            publish=self.published.extend,
+            publish=self.publish,
             size=size,
         )
 
@@ -79,7 +82,7 @@ async def test_rows_of_one_identity_never_share_a_transaction(database: Database
         within=database.transaction,
         key=lambda _row: "same",
         identity=lambda row: row[0],
-        publish=writer.published.extend,
+        publish=writer.publish,
     )
     await asyncio.gather(*(commit((name, 1)) for name in ["a", "b", "a", "b", "c", "a"]))
     assert all(len(set(batch)) == len(batch) for batch in writer.batches)

@@ -10,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 import pytest
+from fastapi import FastAPI
 from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server.embed import Server
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp
 
 from replyline.app import App, open_app
 from replyline.settings import load
-from replyline.web import create_app
+from replyline.web import create_app, let_pages_go
 from tests.make import SECRET_KEY
 from tests.waiting import until
 
@@ -59,6 +60,7 @@ class Door:
     app: App
     url: str
     http: aiohttp.ClientSession
+    api: FastAPI
 
     async def call(
         self,
@@ -107,8 +109,10 @@ def serve(valkey_url: str, database_url: str, tmp_path: Path) -> Serve:
                 **given,
             }
         )
-        async with open_app(settings) as app, served(create_app(app)) as url, aiohttp.ClientSession() as http:
-            yield Door(app, url, http)
+        async with open_app(settings) as app, aiohttp.ClientSession() as http:
+            api = create_app(app)
+            async with served(api) as url:
+                yield Door(app, url, http, api)
 
     return serving
 
@@ -139,6 +143,8 @@ async def served(application: ASGIApp) -> AsyncIterator[str]:
         await until(lambda: _listens(port), what="the server")
         yield f"http://127.0.0.1:{port}"
     finally:
+        if isinstance(application, FastAPI) and hasattr(application.state, "streams"):
+            await let_pages_go(application)
         server.stop()  # type: ignore[no-untyped-call]  # granian has no types there
         await serving
 

@@ -20,11 +20,11 @@ from replyline.store.moves.route import Route, route
 from replyline.store.moves.setbacks import Setback, put_off
 from replyline.store.moves.settle import Settle, settle
 from replyline.store.moves.statuses import ReportedStatus, apply_statuses
-from replyline.store.outbox import NewJob, Outbox
+from replyline.store.outbox import Outbox
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
-Publish = Callable[[Sequence[NewJob]], None]
+Publish = Callable[[Outbox], None]
 
 
 class Moves:

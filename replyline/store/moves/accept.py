@@ -42,6 +42,14 @@ ORDER BY c.id LIMIT 2
 _KNOWN = "SELECT dedupe_key, id, message_id, trace_id FROM jobs WHERE dedupe_key = ANY($1::text[])"
 
 
+_IS_KNOWN = "SELECT EXISTS (SELECT 1 FROM jobs WHERE dedupe_key = $1)"
+
+
+async def is_known(connection: Connection, key: str) -> bool:
+    """Whether a message with that dedupe key was accepted before."""
+    return bool(await connection.fetchval(_IS_KNOWN, key))
+
+
 def dedupe_key(channel_id: uuid.UUID, external_message_id: str) -> str:
     """What makes a repeated message recognisable: the channel's own id of it."""
     return f"{channel_id}:{external_message_id}"

@@ -50,6 +50,8 @@ class Answer:
     use: AiUse | None
     quotes: uuid.UUID | None = None
     """Our id of the message that the first of them quotes."""
+    message_id: uuid.UUID | None = None
+    """The id that the first of them gets, where an open page has been shown it under one already."""
 
 
 class Answered(Enum):
@@ -115,7 +117,7 @@ def _utterances(row: Answer, conversation: LockedConversation) -> list[Utterance
             conversation,
             text,
             row.job.trace_id or row.run.job_id,
-            message_id=new_id(),
+            message_id=(row.message_id if index == 0 else None) or new_id(),
             parent_id=row.run.job_id,
             turn_after_seq=row.after_seq,
             turn_through_seq=row.through_seq,

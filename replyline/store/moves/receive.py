@@ -13,6 +13,7 @@ from replyline.store.moves.amend import amend
 from replyline.store.moves.announce import Announcement, announce
 from replyline.store.moves.identities import add_names, link_identities, rename
 from replyline.store.moves.lane import Utterance, say
+from replyline.store.moves.media import attach_uploads
 from replyline.store.moves.metering import Fact, meter
 from replyline.store.moves.people import Manners, Place, find_places
 from replyline.store.moves.takeover import withdraw_replies
@@ -60,14 +61,15 @@ _STILL_WAITING = "SELECT id FROM jobs WHERE id = ANY($1::uuid[]) AND state = 'WA
 # An echo is ours, written by a human on the telephone. `synthetic` is what no model reads: a reaction, something unreadable.
 _INSERT = """
 INSERT INTO messages (id, customer_id, conversation_id, channel_id, seq, direction, role, status, content, content_type,
-                      synthetic, external_id, trace_id, provider_at, sent_at)
+                      synthetic, external_id, trace_id, provider_at, sent_at, log_seq)
 SELECT id, customer_id, conversation_id, channel_id, seq,
        CASE WHEN kind = 'echo' THEN 'OUTBOUND' ELSE 'INBOUND' END, CASE WHEN kind = 'echo' THEN 'agent' ELSE 'user' END,
        CASE WHEN kind = 'echo' THEN 'SENT' ELSE 'RECEIVED' END, content, content_type, kind IN ('reaction', 'unsupported'),
-       external_id, trace_id, to_timestamp(provider_at), CASE WHEN kind = 'echo' THEN now() END
+       external_id, trace_id, to_timestamp(provider_at), CASE WHEN kind = 'echo' THEN now() END, log_seq
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::uuid[],
-            $10::float8[], $11::text[])
-  AS new (id, customer_id, conversation_id, channel_id, seq, content, content_type, external_id, trace_id, provider_at, kind)
+            $10::float8[], $11::text[], $12::bigint[])
+  AS new (id, customer_id, conversation_id, channel_id, seq, content, content_type, external_id, trace_id, provider_at, kind,
+          log_seq)
 ON CONFLICT DO NOTHING
 RETURNING id
 """
@@ -108,10 +110,12 @@ async def receive(connection: Connection, rows: Sequence[Receive], outbox: Outbo
     finished = await _finish_in_order(connection, rows, placed, results)
     mine = [(rows[index], placed[index]) for index in order if index in finished]
     saved = await _save(connection, mine, locked)
+    outbox.grown.update(entry.conversation.id for entry in saved if entry.conversation.channel == "WIDGET")
     await _amend(connection, mine, locked)
     await _take_over(connection, saved)
     apologies = await _apologise(connection, saved, outbox)
     files = await _media(connection, saved)
+    await attach_uploads(connection, [(entry.row.job, entry.conversation.channel_id) for entry in saved])
     turns = await _turns(connection, saved)
     await save_conversations(connection, _touched(mine, locked))
     await meter(connection, [_fact(entry) for entry in saved if entry.row.job.kind != "echo"])
@@ -184,6 +188,7 @@ async def _save(
         [entry.row.job.trace_id for entry in entries],
         [entry.row.job.provider_timestamp for entry in entries],
         [entry.row.job.kind for entry in entries],
+        [entry.conversation.next_log_seq() for entry in entries],
     )
     new = {record["id"] for record in records}
     saved = [entry for entry in entries if entry.row.job.message_id in new]

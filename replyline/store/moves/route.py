@@ -26,7 +26,10 @@ class Route:
 
 
 _HAND_ON = "UPDATE messages SET status = 'SENDING' WHERE id = ANY($1::uuid[])"
-_LOG = "UPDATE messages SET status = 'SENT', sent_at = now() WHERE id = ANY($1::uuid[])"
+_LOG = """
+UPDATE messages m SET status = 'SENT', sent_at = now(), log_seq = r.log_seq
+FROM unnest($1::uuid[], $2::bigint[]) AS r (id, log_seq) WHERE m.id = r.id
+"""
 
 
 async def route(connection: Connection, rows: Sequence[Route], outbox: Outbox) -> list[bool]:
@@ -65,7 +68,9 @@ async def _deliver_to_log(
     if not left:
         return [], []
     if logged:
-        await connection.execute(_LOG, [message.id for _, message in logged])
+        places = [locked[message.conversation_id].next_log_seq() for _, message in logged]
+        await connection.execute(_LOG, [message.id for _, message in logged], places)
+        outbox.grown.update(message.conversation_id for _, message in logged)
     leaving = [(locked[row.conversation_id], row.run.job_id) for row in left if row.conversation_id in locked]
     following = await leave(connection, leaving, outbox)
     await save_conversations(connection, {conversation.id: conversation for conversation, _ in leaving})

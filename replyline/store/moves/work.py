@@ -39,6 +39,7 @@ class LockedConversation:
     last_seq: int
     last_inbound_seq: int
     answered_seq: int
+    log_seq: int
     lane_length: int
     reply_to: str
     amendments: int
@@ -59,6 +60,13 @@ class LockedConversation:
         """The next place in the conversation."""
         self.last_seq += 1
         return self.last_seq
+
+    def next_log_seq(self) -> int | None:
+        """The next place in the log that open pages read; None for a channel that has none."""
+        if self.channel != "WIDGET":
+            return None
+        self.log_seq += 1
+        return self.log_seq
 
     def take_over(self, hold_s: float) -> None:
         """A human answers from now on, for `hold_s` seconds (0: until they say otherwise)."""
@@ -81,7 +89,7 @@ class LockedConversation:
 # OF v: the joined rows are only read. In id order, so that two transactions never wait for each other.
 _LOCK = """
 SELECT v.id, v.customer_id, v.chatbot_id, v.channel_id, c.kind AS channel, v.contact_id, u.priority::int AS priority, v.owner,
-       v.owner_epoch, v.last_seq, v.last_inbound_seq, v.answered_seq, v.lane_length, v.reply_to, v.amendments,
+       v.owner_epoch, v.last_seq, v.last_inbound_seq, v.answered_seq, v.log_seq, v.lane_length, v.reply_to, v.amendments,
        coalesce(v.owner = 'HUMAN' AND v.human_until <= now(), false) AS hold_over,
        extract(epoch FROM now() - v.fallback_at)::float8 AS seconds_since_fallback,
        extract(epoch FROM now() - v.unsupported_at)::float8 AS seconds_since_unsupported
@@ -91,8 +99,9 @@ WHERE v.id = ANY($1::uuid[]) ORDER BY v.id FOR UPDATE OF v
 
 _SAVE = """
 UPDATE conversations v
-SET last_seq = r.last_seq, last_inbound_seq = r.last_inbound_seq, answered_seq = r.answered_seq, lane_length = r.lane_length,
-    reply_to = r.reply_to, updated_at = now(), owner = r.owner, owner_epoch = r.owner_epoch, amendments = r.amendments,
+SET last_seq = r.last_seq, last_inbound_seq = r.last_inbound_seq, answered_seq = r.answered_seq, log_seq = r.log_seq,
+    lane_length = r.lane_length, reply_to = r.reply_to, updated_at = now(), owner = r.owner, owner_epoch = r.owner_epoch,
+    amendments = r.amendments,
     last_inbound_at = CASE WHEN r.wrote_now THEN now() ELSE v.last_inbound_at END,
     window_from = CASE WHEN r.wrote_now THEN greatest(v.window_from, least(now(), coalesce(to_timestamp(r.wrote_at), now())))
                        ELSE v.window_from END,
@@ -101,9 +110,9 @@ SET last_seq = r.last_seq, last_inbound_seq = r.last_inbound_seq, answered_seq =
     human_until = CASE WHEN r.human_for_s IS NULL THEN v.human_until WHEN r.human_for_s <= 0 THEN NULL
                        ELSE now() + make_interval(secs => r.human_for_s) END
 FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::text[], $7::bool[], $8::bool[], $9::text[],
-            $10::int[], $11::int[], $12::float8[], $13::bool[], $14::float8[])
+            $10::int[], $11::int[], $12::float8[], $13::bool[], $14::float8[], $15::bigint[])
   AS r (id, last_seq, last_inbound_seq, answered_seq, lane_length, reply_to, wrote_now, fell_back_now, owner, owner_epoch,
-        amendments, wrote_at, could_not_read_now, human_for_s)
+        amendments, wrote_at, could_not_read_now, human_for_s, log_seq)
 WHERE v.id = r.id
 """
 
@@ -147,6 +156,7 @@ async def save_conversations(connection: Connection, locked: Mapping[uuid.UUID, 
         [row.wrote_at for row in rows],
         [row.could_not_read_now for row in rows],
         [row.human_for_s for row in rows],
+        [row.log_seq for row in rows],
     )
 
 

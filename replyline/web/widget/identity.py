@@ -1,0 +1,71 @@
+"""Users whom a site vouches for: by an HMAC over their id, or, better, by a token that is soon worth nothing."""
+
+import hashlib
+import hmac
+import time
+
+import jwt
+
+from replyline import metrics
+from replyline.web.problems import Problem
+
+LONGEST_TOKEN_S = 600
+"""A site's token may be good for at most so long: who finds one later cannot use it (contracts §4.2)."""
+_LEEWAY_S = 30
+_MOST_CHARS = 512
+
+
+def by_hash(secret: str | None, user_id: str, given: str) -> str:
+    """The user's id, if `given` is the hex HMAC-SHA256 of it under the site's `identity_secret` (as Chatwoot has it).
+
+    Raises:
+        Problem: 403, it is not.
+    """
+    if not secret:
+        raise _refused("this widget has no identity_secret: set one before you vouch for users")
+    wanted = hmac.new(secret.encode(), user_id.encode(), hashlib.sha256).hexdigest()
+    if not hmac.compare_digest(given.lower().encode(), wanted.encode()):
+        raise _refused("user.hash is not the HMAC-SHA256 of user.id under the widget's identity_secret")
+    return user_id
+
+
+def by_token(secret: str | None, site_key: str, token: str) -> str:
+    """The user's id in a token that the site signed (HS256): `sub`, `aud` = the site key, `exp` at most 10 minutes ahead.
+
+    Raises:
+        Problem: 403, it is forged, expired, another site's, or good for too long.
+    """
+    if not secret:
+        raise _refused("this widget has no identity_secret: set one before you vouch for users")
+    try:
+        claims = jwt.decode(
+            token,
+            secret,
+            algorithms=["HS256"],
+            audience=site_key,
+            leeway=_LEEWAY_S,
+            options={"require": ["sub", "exp", "aud"]},
+        )
+    except jwt.InvalidTokenError as error:
+        raise _refused(f"user_token is not good: {error}") from error
+    user_id = claims["sub"]
+    if not isinstance(user_id, str) or not 0 < len(user_id) <= _MOST_CHARS or "\0" in user_id:
+        raise _refused(f"user_token's sub must be a text of 1 to {_MOST_CHARS} characters")
+    if _good_for_too_long(claims.get("exp")):
+        raise _refused(f"user_token must expire within {LONGEST_TOKEN_S} seconds")
+    return user_id
+
+
+def required() -> Problem:
+    """The answer to a page that vouches for nobody where it must."""
+    metrics.widget_refusals_total.labels("identity").inc()
+    return Problem(403, "identity_required", "this widget is for users whom its site vouches for")
+
+
+def _good_for_too_long(exp: object) -> bool:
+    return not isinstance(exp, int | float) or exp - time.time() > LONGEST_TOKEN_S + _LEEWAY_S
+
+
+def _refused(detail: str) -> Problem:
+    metrics.widget_refusals_total.labels("identity").inc()
+    return Problem(403, "identity_invalid", detail)

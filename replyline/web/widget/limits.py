@@ -1,0 +1,157 @@
+"""How often a visitor, an address and a site may do what: a brake on abuse, so with Redis away it is off."""
+
+import ipaddress
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from fastapi import Request
+
+from replyline import metrics
+from replyline.app import App
+from replyline.broker import BrokerUnavailable, Bucket, CommandRefused
+from replyline.settings import CountLimit, Settings
+from replyline.store import usage
+from replyline.store.channels import Channel
+from replyline.store.recently import Recently
+from replyline.store.visitors import Visitor
+from replyline.web.problems import Problem
+
+_BURST_A_VISITOR = 5
+_REFRESHES = CountLimit(30, 60.0)
+_TICKETS = CountLimit(30, 60.0)
+_UPLOADS = CountLimit(10, 60.0)
+_SIGNS = CountLimit(60, 60.0)
+_READS = CountLimit(120, 60.0)
+_CAP_LOOKED_AT_S = 15.0
+
+
+class WidgetLimits:
+    """The limits of one process' requests; what they count is in Redis, so all processes count together."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._counted: Recently[uuid.UUID, int] = Recently(ttl_s=_CAP_LOOKED_AT_S)
+
+    async def new_visitor(self, site: Channel, request: Request) -> None:
+        """Somebody unknown opens a widget.
+
+        Raises:
+            Problem: 429, too many from their address or for this site.
+        """
+        settings = self._app.settings
+        await self._take(
+            site.id,
+            [
+                *self._of_address(request, "visitors", settings.widget_visitors_per_address),
+                *_bucket("visitors", settings.widget_visitors_per_site),
+            ],
+        )
+
+    async def refresh(self, visitor: Visitor) -> None:
+        """A known visitor begins another session. Raises Problem: 429."""
+        await self._take(visitor.channel_id, _bucket(f"refresh:{visitor.id}", _REFRESHES))
+
+    async def message(self, site: Channel, visitor: Visitor, request: Request) -> None:
+        """A visitor writes.
+
+        Raises:
+            Problem: 429, too often, or the site's month is full.
+        """
+        settings = self._app.settings
+        buckets = [
+            Bucket(f"burst:{visitor.id}", 1.0, _BURST_A_VISITOR),
+            *_bucket(f"messages:{visitor.id}", settings.widget_messages_per_visitor),
+            *self._of_address(request, "messages", settings.widget_messages_per_address),
+        ]
+        if not visitor.begun:
+            buckets += self._of_address(request, "conversations", settings.widget_conversations_per_address)
+        await self._take(site.id, buckets)
+        await self._month(site)
+
+    async def ticket(self, visitor: Visitor) -> None:
+        """A page asks for a ticket. Raises Problem: 429."""
+        await self._take(visitor.channel_id, _bucket(f"tickets:{visitor.id}", _TICKETS))
+
+    async def upload(self, visitor: Visitor) -> None:
+        """A visitor sends a file. Raises Problem: 429."""
+        await self._take(visitor.channel_id, _bucket(f"uploads:{visitor.id}", _UPLOADS))
+
+    async def sign(self, visitor: Visitor) -> None:
+        """A page tells of typing or reading. Raises Problem: 429."""
+        await self._take(visitor.channel_id, _bucket(f"signs:{visitor.id}", _SIGNS))
+
+    async def read(self, visitor: Visitor) -> None:
+        """A page reads the history. Raises Problem: 429."""
+        await self._take(visitor.channel_id, _bucket(f"reads:{visitor.id}", _READS))
+
+    async def _month(self, site: Channel) -> None:
+        most = int(site.config.get("messages_per_month", "0"))
+        if not most:
+            return
+        now = datetime.now(UTC)
+        begun = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+        async def read() -> int:
+            return await usage.count_received(
+                self._app.database, customer_id=site.customer_id, channel_kind="WIDGET", since=begun
+            )
+
+        if (await self._counted.get(site.customer_id, read) or 0) >= most:
+            next_month = (
+                begun.replace(year=begun.year + 1, month=1)
+                if begun.month == 12
+                else begun.replace(month=begun.month + 1)
+            )
+            raise _too_often(
+                "monthly_limit", "the site's messages of this month are used up", (next_month - now).total_seconds()
+            )
+
+    def _of_address(self, request: Request, what: str, limit: CountLimit | None) -> Sequence[Bucket]:
+        """None for this machine itself: that is a proxy which `trusted_proxies` does not name, or somebody trying it out."""
+        address = address_of(request, self._app.settings)
+        if address is None or address.is_loopback:
+            return ()
+        return _bucket(f"{what}:{address}", limit)
+
+    async def _take(self, site_id: uuid.UUID, buckets: Sequence[Bucket]) -> None:
+        try:
+            refused = await self._app.broker.throttle.take(str(site_id), buckets) if buckets else None
+        except (BrokerUnavailable, CommandRefused):
+            return
+        if refused is not None:
+            raise _too_often("rate_limited", "too often: try again later", refused.after_s)
+
+
+def address_of(request: Request, settings: Settings) -> "ipaddress.IPv4Address | ipaddress.IPv6Address | None":
+    """Where the request comes from: the peer, or, where that is a trusted proxy, the last address that is none.
+
+    Whole networks of IPv6 belong to one person, so there only the first 64 bits count.
+    """
+    hops = [*request.headers.get("x-forwarded-for", "").split(","), request.client.host if request.client else ""]
+    address = None
+    for hop in reversed(hops):
+        try:
+            address = ipaddress.ip_address(hop.strip())
+        except ValueError:
+            break
+        if not any(address in network for network in settings.trusted_networks):
+            break
+    if isinstance(address, ipaddress.IPv6Address) and not address.is_loopback:
+        return ipaddress.IPv6Address(int(address) >> 64 << 64)
+    return address
+
+
+def _bucket(name: str, limit: CountLimit | None) -> Sequence[Bucket]:
+    return () if limit is None else (Bucket(name, limit.seconds / limit.count, limit.count),)
+
+
+def _too_often(code: str, detail: str, after_s: float) -> Problem:
+    metrics.widget_refusals_total.labels("rate_limited").inc()
+    return Problem(429, code, detail, retry_after_s=max(0.001, after_s))
+
+
+def limits_of(request: Request) -> WidgetLimits:
+    """The WidgetLimits of this process."""
+    limits: WidgetLimits = request.app.state.widget_limits
+    return limits

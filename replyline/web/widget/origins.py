@@ -1,0 +1,146 @@
+"""Which pages may call: a site lists its origins. An abuse brake, no proof: who calls without a browser writes any origin."""
+
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from fastapi.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from replyline import metrics
+from replyline.app import App
+from replyline.store import channels
+from replyline.store.channels import Channel
+from replyline.store.database import StoreUnavailable
+from replyline.store.recently import Recently
+from replyline.web.problems import Problem
+
+_MAX_AGE_S = "600"
+_MOST_CHARS = 300
+
+
+class Allowed:
+    """A list of origins as a site writes it: exact ones, `https://*.example.com` for everything below a name, or `*`."""
+
+    def __init__(self, listed: str) -> None:
+        words = listed.lower().split()
+        self._all = "*" in words
+        self._exact = frozenset(word for word in words if "*" not in word)
+        self._below = tuple(_below(word) for word in words if "*." in word)
+
+    def __contains__(self, origin: str) -> bool:
+        origin = origin.lower()
+        if self._all or origin in self._exact:
+            return True
+        return any(pattern.fullmatch(origin) for pattern in self._below)
+
+
+def _below(word: str) -> "re.Pattern[str]":
+    scheme, _, host = word.partition("://*.")
+    return re.compile(rf"{re.escape(scheme)}://[a-z0-9-]{{1,63}}(\.[a-z0-9-]{{1,63}}){{0,20}}\.{re.escape(host)}")
+
+
+def check_origin(site: Channel, headers: Mapping[str, str]) -> str:
+    """The origin of the page that calls, which the site allows.
+
+    Raises:
+        Problem: 403, it does not, or the call names none.
+    """
+    origin = origin_of(headers)
+    if origin is None:
+        metrics.widget_refusals_total.labels("origin").inc()
+        raise Problem(403, "origin_missing", "a page's call names its origin, and this one has no Origin header")
+    if is_ours(origin, headers) or origin in Allowed(site.config.get("allowed_origins", "")):
+        return origin
+    metrics.widget_refusals_total.labels("origin").inc()
+    raise Problem(
+        403,
+        "origin_not_allowed",
+        f"pages of {origin} may not show this widget: add the origin to allowed_origins of its channel",
+    )
+
+
+def origin_of(headers: Mapping[str, str]) -> str | None:
+    """Of the page that calls. Browsers leave it out of a GET to the page's own server, and say so in another header
+    (Fetch Metadata, "Sec-Fetch-Site")."""
+    origin = headers.get("origin", "")
+    if origin and len(origin) <= _MOST_CHARS:
+        return origin
+    if headers.get("sec-fetch-site") == "same-origin" and (host := headers.get("host")):
+        return f"http://{host}"
+    return None
+
+
+def is_ours(origin: str, headers: Mapping[str, str]) -> bool:
+    """Whether the page is one of ours (`/demo`), whatever stands in front of us speaks (http or https)."""
+    try:
+        return bool(headers.get("host")) and urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    except ValueError:  # an origin that is no address
+        return False
+
+
+def same_origin(one: str, other: str) -> bool:
+    """Whether both are one; the scheme does not count, because what stands in front of us may speak another."""
+    return one.lower().partition("://")[2] == other.lower().partition("://")[2]
+
+
+class Cors:
+    """Lets the pages of those origins read our answers that some site lists, and no cookie is ever looked at.
+
+    A preflight does not say which site it is for, so here all sites' lists count; each route asks its own site's.
+    """
+
+    def __init__(self, app: ASGIApp, *, replyline: App, prefix: str) -> None:
+        self._app = app
+        self._replyline = replyline
+        self._prefix = prefix
+        self._listed: Recently[str, Allowed] = Recently()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI call."""
+        if scope["type"] != "http" or not scope["path"].startswith(f"{self._prefix}/"):
+            await self._app(scope, receive, send)
+            return
+        allow = await self._allow(Headers(scope=scope))
+        if scope["method"] == "OPTIONS":
+            await send({"type": "http.response.start", "status": 204, "headers": _encoded({**_PREFLIGHT, **allow})})
+            await send({"type": "http.response.body", "body": b""})
+            return
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_encoded(allow)]
+            await send(message)
+
+        await self._app(scope, receive, sending)
+
+    async def _allow(self, headers: Headers) -> dict[str, str]:
+        origin = headers.get("origin", "")
+        if origin and len(origin) <= _MOST_CHARS and await self._is_listed(origin):
+            return {
+                "access-control-allow-origin": origin,
+                "vary": "Origin",
+                "access-control-expose-headers": "Retry-After",
+            }
+        return {"vary": "Origin"}
+
+    async def _is_listed(self, origin: str) -> bool:
+        async def read() -> Allowed:
+            return Allowed(" ".join(await channels.widget_origins(self._replyline.database)))
+
+        try:
+            listed = await self._listed.get("", read)
+        except StoreUnavailable:  # the route will say so; that a page can read it is not worth another error
+            return False
+        return listed is not None and origin in listed
+
+
+_PREFLIGHT = {
+    "access-control-allow-methods": "GET, POST, DELETE",
+    "access-control-allow-headers": "Authorization, Content-Type, Last-Event-ID",
+    "access-control-max-age": _MAX_AGE_S,
+}
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode("latin-1", errors="replace")) for name, value in headers.items()]
