@@ -13,10 +13,13 @@ UV_VERSION := 0.13.9
 TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 2 ] && echo $$n || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format gateway node chaos chaos-channels bench bench-callbacks bench-queue lock clean
+.PHONY: help run test check format gateway widget node chaos chaos-channels bench bench-callbacks bench-streams bench-queue lock clean
 # The QR gateway is built where Node is new enough; without it everything but real telephones by QR works.
 GATEWAY := $(shell node -e 'process.exit(+(+process.versions.node.split(".")[0] < 20))' 2>/dev/null && command -v npm >/dev/null \
 	&& echo gateway/node_modules/.built)
+# The widget's script is in the repository; its source is checked where Node is as new as Vite wants it.
+WIDGET := $(shell node -e 'const [a, b] = process.versions.node.split("."); process.exit(+(+a < 20 || (+a === 20 && +b < 19)))' 2>/dev/null \
+	&& command -v npm >/dev/null && echo widget/node_modules/.installed)
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,15 +27,17 @@ help: ## list these commands
 run: $(STAMP) $(GATEWAY) ## start everything on this machine, with a demo customer and stand-ins (Ctrl-C stops)
 	$(BIN)/replyline start --demo
 
-test: $(STAMP) $(GATEWAY) ## run all tests, on servers of their own
+test: $(STAMP) $(GATEWAY) $(WIDGET) ## run all tests, on servers of their own, in a real browser where there is one
 	$(BIN)/pytest -n $(TEST_PROCESSES)
 	$(if $(GATEWAY),npm test --silent --prefix gateway)
+	$(if $(WIDGET),npm test --silent --prefix widget)
 
-check: $(STAMP) $(GATEWAY) ## format, lint, types, import layers and tests: what must be green before a commit
+check: $(STAMP) $(GATEWAY) $(WIDGET) ## format, lint, types, import layers and tests: what must be green before a commit
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(if $(WIDGET),npm run check --silent --prefix widget && npm test --silent --prefix widget)
 	$(BIN)/pytest -n $(TEST_PROCESSES)
 	$(if $(GATEWAY),npm test --silent --prefix gateway)
 
@@ -54,6 +59,15 @@ bench-callbacks: $(STAMP) ## the door under Meta's callbacks: time to answer, an
 
 bench-queue: $(STAMP) node ## the queue engine alone, beside BullMQ for Node and its Python package
 	$(BIN)/python -m bench.queue
+
+bench-streams: $(STAMP) ## a thousand open pages on one process: memory, latency, CPU, cuts and slow readers
+	$(BIN)/python -m bench.streams
+
+widget: widget/node_modules/.installed ## build the widget's script, replyline/web/static/widget.js, from widget/ (Node 20.19 or newer)
+	npm run build --silent --prefix widget
+
+widget/node_modules/.installed: widget/package-lock.json
+	@npm ci --no-audit --no-fund --ignore-scripts --prefix widget && touch widget/node_modules/.installed
 
 gateway: gateway/node_modules/.built ## build the WhatsApp QR gateway (Node 20 or newer)
 

@@ -24,7 +24,7 @@ from replyline.store import customers, dead_letters
 from replyline.store.api_keys import KeyHolders
 from replyline.store.database import Database, StoreUnavailable
 from replyline.store.moves import Moves
-from replyline.store.moves.accept import Accepted, address, is_known
+from replyline.store.moves.accept import Accepted, accepted_as, address
 from replyline.store.moves.dead_letters import DeadLetter, discard, replay
 from replyline.store.moves.health import Unhealthy, count_unhealthy, heal, mark_unhealthy
 from replyline.store.moves.seen import Seen, see
@@ -192,10 +192,10 @@ class App:
             row = await address(connection, job, customer_id=customer_id)
         return await self.moves.accept(row)
 
-    async def is_accepted(self, key: str) -> bool:
-        """Whether a message with that dedupe key was accepted before."""
+    async def accepted_as(self, key: str, *, customer_id: uuid.UUID) -> uuid.UUID | None:
+        """Our id of the message that was accepted under that dedupe key; None where none was."""
         async with self.database.connection() as connection:
-            return await is_known(connection, key)
+            return await accepted_as(connection, key, customer_id=customer_id)
 
     async def enqueue(self, job: ANY_JOB) -> uuid.UUID:
         """Add a job to its queue and return its id; it is safe in Postgres when this returns.

@@ -18,7 +18,7 @@ from replyline.cli.running import CommandFailed, Exit
 from replyline.jobs import ChannelKind
 from replyline.settings import Settings
 from replyline.store import api_keys, channels, chatbots, customers, knowledge, webhooks
-from replyline.store.chatbots import Chatbot
+from replyline.store.chatbots import Chatbot, ChatbotChanges
 from replyline.store.database import Database
 from replyline.vault import Vault
 
@@ -35,6 +35,20 @@ _KNOWLEDGE = {
     "Allergens": "All our bread contains gluten. We have two gluten-free loaves on Thursdays. Nuts are used in the bakery, "
     "so traces are possible in everything.",
 }
+
+
+_LOOK = {
+    "title": "Blum's Bakery",
+    "subtitle": "We usually answer at once",
+    "greeting": "Hello! Ask me about our opening hours, delivery, cakes or allergens.",
+    "color": "#9a3412",
+}
+_TOKENS_PER_S = 30.0
+
+
+def _model_at(url: str) -> ChatbotChanges:
+    """The demo's model: a stand-in that answers from the knowledge base, and writes as fast as a model does."""
+    return {"provider": "openai_compatible", "model": "demo-model", "provider_base_url": f"{url}/v1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +125,10 @@ async def _make(database: Database, vault: Vault, standins: Mapping[str, str]) -
         vault,
         customer_id=customer.id,
         name="Blum's assistant",
-        settings={"instructions": "Answer questions about the bakery, briefly and kindly."},
+        settings={
+            "instructions": "Answer questions about the bakery, briefly and kindly.",
+            **_model_at(standins["openai"]),
+        },
     )
     for title, content in _KNOWLEDGE.items():
         await knowledge.add(database, customer_id=customer.id, chatbot_id=chatbot.id, title=title, content=content)
@@ -134,7 +151,7 @@ async def _connect(
 ) -> dict[str, dict[str, str]]:
     app_secret, verify_token, qr_secret = (secrets.token_urlsafe(24) for _ in range(3))
     kinds: dict[ChannelKind, tuple[str | None, dict[str, str], dict[str, str]]] = {
-        "WIDGET": (None, {}, {}),
+        "WIDGET": (None, _LOOK, {}),
         "WHATSAPP_CLOUD": (
             _PHONE_NUMBER_ID,
             {"graph_base": standins["whatsapp_cloud"]},
@@ -207,9 +224,12 @@ async def _connect_telephone(database: Database, vault: Vault, demo: Demo, telep
 
 
 async def _move_addresses(database: Database, vault: Vault, demo: Demo, standins: Mapping[str, str]) -> None:
-    """The stand-ins' ports are new at each start: the channels and the endpoint of the demo follow them."""
+    """The stand-ins' ports are new at each start: the channels, the chatbot and the endpoint of the demo follow them."""
     customer_id = uuid.UUID(demo.customer_id)
+    chatbot_id = uuid.UUID(demo.chatbot_id)
+    await chatbots.update(database, vault, chatbot_id, customer_id=customer_id, changes=_model_at(standins["openai"]))
     addresses = {
+        "WIDGET": _LOOK,
         "WHATSAPP_CLOUD": {"graph_base": standins["whatsapp_cloud"]},
         "WHATSAPP_QR": {"gateway_url": standins["qr_gateway"], "messages_per_minute": "0"},
     }
@@ -243,6 +263,7 @@ async def _introduce(demo: Demo, standins: Mapping[str, str], api: str) -> None:
                 }
             }
         },
+        "openai": {"quote": True, "tokens_per_s": _TOKENS_PER_S},
         "customer": {"endpoints": {_HOOK_PATH: {"secret": demo.webhook_secret}}},
     }
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as http:

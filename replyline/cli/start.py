@@ -152,6 +152,7 @@ class _Start:
         if demo is not None:
             ready |= {"standins": children.standins, "demo": demo.described()}
             lines += [
+                f"Look        {api}/demo   (the widget, two phones, and where the message is)",
                 'Try it      replyline send "What are your opening hours?"',
                 '            replyline send --channel WHATSAPP_CLOUD "Do you deliver on Sundays?"',
                 "Then        replyline trace MESSAGE · replyline queues · replyline dead-letters list",

@@ -98,8 +98,9 @@ class MessagingStandin(Standin, Generic[Item]):
         await self.callbacks.close()
         await super().close()
 
-    async def _get_sent(self, _: web.Request) -> web.Response:
-        return json_response(list(self._sent))
+    async def _get_sent(self, received: web.Request) -> web.Response:
+        to = received.query.get("to")
+        return json_response([sent for sent in self._sent if to in {None, sent.to}])
 
     async def _delete_sent(self, _: web.Request) -> web.Response:
         self._sent.clear()

@@ -44,6 +44,10 @@ WHERE v.customer_id = $1 AND ($2::uuid IS NULL OR v.chatbot_id = $2) AND ($3::uu
   AND ($4::uuid IS NULL OR v.id < $4)
 ORDER BY v.id DESC LIMIT $5
 """
+_OF_PERSON = """
+SELECT v.id FROM contact_identities i JOIN conversations v ON v.channel_id = i.channel_id AND v.contact_id = i.contact_id
+WHERE i.channel_id = $1 AND i.customer_id = $2 AND i.value = ANY($3::text[]) ORDER BY v.id DESC LIMIT 1
+"""
 _GET = f"{_SELECT} WHERE v.id = $1 AND v.customer_id = $2"
 
 
@@ -60,6 +64,15 @@ async def list_page(
     async with db.connection() as connection:
         records = await connection.fetch(_LIST, customer_id, chatbot_id, channel_id, before, limit)
     return [Conversation(**dict(record)) for record in records]
+
+
+async def of_person(
+    db: Database, *, channel_id: uuid.UUID, customer_id: uuid.UUID, names: Sequence[str]
+) -> uuid.UUID | None:
+    """The newest conversation on a channel of somebody whom it knows by one of these names."""
+    async with db.connection() as connection:
+        found: uuid.UUID | None = await connection.fetchval(_OF_PERSON, channel_id, customer_id, names)
+    return found
 
 
 async def get(db: Database, conversation_id: uuid.UUID, *, customer_id: uuid.UUID) -> Conversation | None:

@@ -42,12 +42,13 @@ ORDER BY c.id LIMIT 2
 _KNOWN = "SELECT dedupe_key, id, message_id, trace_id FROM jobs WHERE dedupe_key = ANY($1::text[])"
 
 
-_IS_KNOWN = "SELECT EXISTS (SELECT 1 FROM jobs WHERE dedupe_key = $1)"
+_ACCEPTED_AS = "SELECT message_id FROM jobs WHERE dedupe_key = $1 AND customer_id = $2"
 
 
-async def is_known(connection: Connection, key: str) -> bool:
-    """Whether a message with that dedupe key was accepted before."""
-    return bool(await connection.fetchval(_IS_KNOWN, key))
+async def accepted_as(connection: Connection, key: str, *, customer_id: uuid.UUID) -> uuid.UUID | None:
+    """Our id of the message that was accepted from the customer's people under that dedupe key."""
+    found: uuid.UUID | None = await connection.fetchval(_ACCEPTED_AS, key, customer_id)
+    return found
 
 
 def dedupe_key(channel_id: uuid.UUID, external_message_id: str) -> str:

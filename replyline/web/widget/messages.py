@@ -135,7 +135,7 @@ async def _check_files(app: App, guest: Guest, job: IncomingMessageJob, key: str
         channel_id=visitor.channel_id,
         uploaded_by=visitor.identity,
     )
-    if not mine and not await app.is_accepted(key):
+    if not mine and await app.accepted_as(key, customer_id=visitor.customer_id) is None:
         raise Problem(422, "invalid", "attachments: there is no such file of yours that no message has yet")
 
 

@@ -1,0 +1,21 @@
+/** The script tag: defines the element, and puts one on the page if the tag has a site key. window.Replyline is that element. */
+import { ReplylineChat, TAG } from './element';
+
+const data = (document.currentScript as HTMLScriptElement | null)?.dataset;
+const find = (): Element | null => document.querySelector(TAG);
+
+// A page may have the script twice; the first one stays.
+if (!customElements.get(TAG)) {
+  let inserted: Element | null = null;
+  customElements.define(TAG, ReplylineChat);
+  Object.defineProperty(window, 'Replyline', { get: () => find() ?? inserted });
+
+  if (data?.['siteKey'] && !find()) {
+    const element = document.createElement(TAG);
+    Object.assign(element.dataset, { ...data });
+    inserted = element;
+    // An async script may run before the body is there.
+    if (document.body) document.body.append(element);
+    else document.addEventListener('DOMContentLoaded', () => document.body.append(element));
+  }
+}
