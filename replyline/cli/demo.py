@@ -43,12 +43,14 @@ _LOOK = {
     "greeting": "Hello! Ask me about our opening hours, delivery, cakes or allergens.",
     "color": "#9a3412",
 }
-_TOKENS_PER_S = 30.0
+_MODEL = "demo-model"
+# As a model does: it thinks a moment, then it writes.
+_PACE = {"think_s": 0.8, "tokens_per_s": 30.0}
 
 
 def _model_at(url: str) -> ChatbotChanges:
     """The demo's model: a stand-in that answers from the knowledge base, and writes as fast as a model does."""
-    return {"provider": "openai_compatible", "model": "demo-model", "provider_base_url": f"{url}/v1"}
+    return {"provider": "openai_compatible", "model": _MODEL, "provider_base_url": f"{url}/v1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,20 +228,29 @@ async def _connect_telephone(database: Database, vault: Vault, demo: Demo, telep
 async def _move_addresses(database: Database, vault: Vault, demo: Demo, standins: Mapping[str, str]) -> None:
     """The stand-ins' ports are new at each start: the channels, the chatbot and the endpoint of the demo follow them."""
     customer_id = uuid.UUID(demo.customer_id)
-    chatbot_id = uuid.UUID(demo.chatbot_id)
-    await chatbots.update(database, vault, chatbot_id, customer_id=customer_id, changes=_model_at(standins["openai"]))
+    await _move_model(database, vault, uuid.UUID(demo.chatbot_id), customer_id, standins["openai"])
     addresses = {
-        "WIDGET": _LOOK,
         "WHATSAPP_CLOUD": {"graph_base": standins["whatsapp_cloud"]},
         "WHATSAPP_QR": {"gateway_url": standins["qr_gateway"], "messages_per_minute": "0"},
     }
     for channel in await channels.list_page(database, customer_id=customer_id):
         if str(channel.id) != demo.telephone_channel and (config := addresses.get(channel.kind)):
-            await channels.update(database, vault, channel.id, customer_id=customer_id, changes={"config": config})
+            await channels.update(
+                database, vault, channel.id, customer_id=customer_id, changes={"config": {**channel.config, **config}}
+            )
     url = f"{standins['customer']}{_HOOK_PATH}"
     for endpoint in await webhooks.list_page(database, customer_id=customer_id):
         if endpoint.url.endswith(_HOOK_PATH) and endpoint.url != url:
             await webhooks.update(database, endpoint.id, customer_id=customer_id, changes={"url": url})
+
+
+async def _move_model(
+    database: Database, vault: Vault, chatbot_id: uuid.UUID, customer_id: uuid.UUID, standin: str
+) -> None:
+    """Whoever has given the demo's bot a real model keeps it."""
+    chatbot = await chatbots.get(database, chatbot_id, customer_id=customer_id)
+    if chatbot is not None and (chatbot.provider == "knowledge_only" or chatbot.model == _MODEL):
+        await chatbots.update(database, vault, chatbot_id, customer_id=customer_id, changes=_model_at(standin))
 
 
 async def _introduce(demo: Demo, standins: Mapping[str, str], api: str) -> None:
@@ -263,7 +274,7 @@ async def _introduce(demo: Demo, standins: Mapping[str, str], api: str) -> None:
                 }
             }
         },
-        "openai": {"quote": True, "tokens_per_s": _TOKENS_PER_S},
+        "openai": {"quote": True, **_PACE},
         "customer": {"endpoints": {_HOOK_PATH: {"secret": demo.webhook_secret}}},
     }
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as http:

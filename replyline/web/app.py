@@ -11,6 +11,7 @@ from replyline.web import (
     conversations,
     customers,
     dead_letters,
+    demo,
     health,
     knowledge,
     media,
@@ -47,6 +48,7 @@ _ROUTERS = (
     queues.router,
     health.router,
     reference.router,
+    demo.router,
 )
 
 

@@ -1,17 +1,16 @@
 """Files that people sent, for the customer they were sent to."""
 
 import uuid
-from collections.abc import AsyncIterator
 from datetime import datetime
 from urllib.parse import quote
 
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from replyline.files import FilesUnavailable
 from replyline.store import media, messages
 from replyline.store.media import Media
 from replyline.web.auth import Here, Tenant
+from replyline.web.downloads import download
 from replyline.web.problems import Problem, not_found
 from replyline.web.wire import Out
 
@@ -50,28 +49,12 @@ async def get_media(media_id: uuid.UUID, app: Here, customer_id: Tenant) -> Stre
         raise not_found("file")
     if found.path is None:
         raise Problem(409, "not_stored", f"the file is {found.state}: {found.error_reason or 'not fetched yet'}")
-    chunks = app.files.read(found.path)
-    try:
-        first = await anext(chunks, b"")
-    except FileNotFoundError as error:
-        raise not_found("file") from error
-    except FilesUnavailable as error:
-        raise Problem(503, "files_unavailable", str(error)) from error
-    return StreamingResponse(
-        _from(first, chunks),
-        media_type="application/octet-stream",
-        headers={
-            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(_name(found), safe='')}",
-            "X-Content-Type-Options": "nosniff",
-            "X-Media-Type": quote(found.mime_type or "", safe="/;= +-."),
-        },
+    return await download(
+        app.files,
+        found.path,
+        filename=_name(found),
+        headers={"X-Media-Type": quote(found.mime_type or "", safe="/;= +-.")},
     )
-
-
-async def _from(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in rest:
-        yield chunk
 
 
 def _name(found: Media) -> str:

@@ -1,6 +1,8 @@
 """The HTTP application on a real socket, as production serves it, with real stores behind it."""
 
 import asyncio
+import json
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,9 +19,22 @@ from granian.server.embed import Server
 from starlette.types import ASGIApp
 
 from replyline.app import App, open_app
+from replyline.jobs import QUEUE_NAMES
 from replyline.settings import load
+from replyline.standins import Standins
+from replyline.store.database import Database
 from replyline.web import create_app, let_pages_go
-from tests.make import SECRET_KEY
+from replyline.worker.run import work
+from tests.make import (
+    SECRET_KEY,
+    make_api_key,
+    make_channel,
+    make_chatbot,
+    make_customer,
+    make_document,
+    make_webhook_endpoint,
+)
+from tests.running import quick_retries
 from tests.waiting import until
 
 ADMIN_KEY = "the-operator-of-the-tests"
@@ -161,3 +176,73 @@ def _listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+async def standins() -> AsyncIterator[Standins]:
+    async with Standins() as standins:
+        yield standins
+
+
+@pytest.fixture
+async def worked(serve: Serve, tmp_path: Path) -> AsyncIterator[Door]:
+    """A server whose queues are worked."""
+    async with serve(data=tmp_path, queues=quick_retries()) as door:
+        stop = asyncio.Event()
+        worker = asyncio.create_task(work(door.app, queues=QUEUE_NAMES, concurrency={}, stop=stop))
+        yield door
+        stop.set()
+        await worker
+
+
+@pytest.fixture
+async def demo_door(worked: Door, database: Database, standins: Standins, tmp_path: Path) -> Door:
+    """The same, and beside it what `replyline start --demo` leaves in ready.json."""
+    (tmp_path / "ready.json").write_text(json.dumps(await _prepare(worked, database, standins)))
+    return worked
+
+
+async def _prepare(door: Door, database: Database, standins: Standins) -> dict[str, object]:
+    customer = await make_customer(database)
+    chatbot = await make_chatbot(database, customer.id)
+    await make_document(database, chatbot)
+    await make_webhook_endpoint(database, customer.id, url=f"{standins.urls['customer']}/hooks")
+    widget = await make_channel(database, chatbot, "WIDGET")
+    cloud = await make_channel(
+        database, chatbot, "WHATSAPP_CLOUD", config={"graph_base": standins.urls["whatsapp_cloud"]}
+    )
+    qr = await make_channel(
+        database, chatbot, "WHATSAPP_QR", external_id="demo", config={"gateway_url": standins.urls["qr_gateway"]}
+    )
+    number = {
+        "access_token": "cloud-token",
+        "app_secret": "cloud-app-secret",
+        "callback_url": f"{door.url}/callbacks/whatsapp-cloud/{cloud.channel_key}",
+    }
+    session = {
+        "secret": "qr-callback-secret",
+        "token": "qr-gateway-token",
+        "callback_url": f"{door.url}/callbacks/whatsapp-qr/{qr.channel_key}",
+    }
+    async with aiohttp.ClientSession() as http:
+        for name, body in (
+            ("whatsapp_cloud", {"numbers": {cloud.external_id: number}}),
+            ("qr_gateway", {"sessions": {"demo": session}}),
+        ):
+            async with http.post(f"{standins.urls[name]}/_configure", json=body) as response:
+                assert response.status == 200, await response.text()
+    return {
+        "pid": os.getpid(),
+        "database_url": door.app.settings.database_url,
+        "standins": dict(standins.urls),
+        "demo": {
+            "customer_id": str(customer.id),
+            "api_key": await make_api_key(database, customer.id),
+            "chatbot_id": str(chatbot.id),
+            "channels": {
+                "WIDGET": {"channel_id": str(widget.id), "site_key": widget.external_id},
+                "WHATSAPP_CLOUD": {"channel_id": str(cloud.id), "phone_number_id": cloud.external_id},
+                "WHATSAPP_QR": {"channel_id": str(qr.id), "session": "demo"},
+            },
+        },
+    }

@@ -1,32 +1,20 @@
 """The model's words on an open page, as they come although a worker produces them; then the message that is the authority."""
 
-import asyncio
 import uuid
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import aiohttp
 import pytest
 
-from replyline.jobs import QUEUE_NAMES
 from replyline.standins import Standins
 from replyline.store import chatbots
 from replyline.store.database import Database
-from replyline.worker.run import work
 from tests.make import VAULT
-from tests.running import quick_retries
 from tests.store.scene import Scene
 from tests.waiting import until
-from tests.web.conftest import Door, Serve
+from tests.web.conftest import Door
 from tests.web.page import make_site, open_page
 
 ANSWER = "We are open from Tuesday to Saturday, seven to six, and closed on Sundays."
-
-
-@pytest.fixture
-async def standins() -> AsyncIterator[Standins]:
-    async with Standins() as standins:
-        yield standins
 
 
 @pytest.fixture
@@ -42,13 +30,8 @@ async def scene(database: Database, standins: Standins) -> Scene:
 
 
 @pytest.fixture
-async def door(serve: Serve, tmp_path: Path) -> AsyncIterator[Door]:
-    async with serve(data=tmp_path, queues=quick_retries()) as door:
-        stop = asyncio.Event()
-        worker = asyncio.create_task(work(door.app, queues=QUEUE_NAMES, concurrency={}, stop=stop))
-        yield door
-        stop.set()
-        await worker
+async def door(worked: Door) -> Door:
+    return worked
 
 
 async def _tell(standins: Standins, path: str, body: object) -> None:

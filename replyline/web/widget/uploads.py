@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated
-from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
@@ -11,11 +10,11 @@ from pydantic import StringConstraints
 
 from replyline import metrics
 from replyline.errors import Temporary
-from replyline.files import FilesUnavailable
 from replyline.ids import new_id
 from replyline.store import media
 from replyline.store.media import Upload
 from replyline.web.auth import Here
+from replyline.web.downloads import download
 from replyline.web.problems import Problem, not_found
 from replyline.web.widget.limits import WidgetLimits, limits_of
 from replyline.web.widget.visitors import CurrentGuest
@@ -81,7 +80,7 @@ async def upload(
 
 
 @router.get("/uploads/{name}", response_class=StreamingResponse)
-async def download(name: str, guest: CurrentGuest, app: Here) -> StreamingResponse:
+async def fetch(name: str, guest: CurrentGuest, app: Here) -> StreamingResponse:
     """A file of the visitor's own conversation, to be saved and not shown: nothing in it can run as the site."""
     try:
         media_id = attachment_id(name)
@@ -97,22 +96,11 @@ async def download(name: str, guest: CurrentGuest, app: Here) -> StreamingRespon
     )
     if found is None or found.path is None:
         raise not_found("file")
-    chunks = app.files.read(found.path)
-    try:
-        first = await anext(chunks, b"")
-    except FileNotFoundError as error:
-        raise not_found("file") from error
-    except FilesUnavailable as error:
-        raise Problem(503, "files_unavailable", "try again in a moment", retry_after_s=5.0) from error
-    return StreamingResponse(
-        _from(first, chunks),
-        media_type="application/octet-stream",
-        headers={
-            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(found.filename or 'file', safe='')}",
-            "Content-Security-Policy": "default-src 'none'; sandbox",
-            "X-Content-Type-Options": "nosniff",
-            "Cross-Origin-Resource-Policy": "cross-origin",
-        },
+    return await download(
+        app.files,
+        found.path,
+        filename=found.filename or "file",
+        headers={"Cross-Origin-Resource-Policy": "cross-origin"},
     )
 
 
@@ -147,9 +135,3 @@ def _refused(status: int, code: str, detail: str) -> Problem:
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
-
-
-async def _from(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in rest:
-        yield chunk

@@ -1,26 +1,21 @@
 """A shop's page with the widget on it, in a real browser, and a whole Replyline behind it."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
 from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
 
-from replyline.jobs import QUEUE_NAMES
 from replyline.standins import Standins
 from replyline.store import channels, chatbots
 from replyline.store.database import Database
-from replyline.worker.run import work
 from tests.make import VAULT
 from tests.proxy import FaultProxy
-from tests.running import quick_retries
 from tests.store.scene import Scene
 from tests.web.browser.chromium import Complaints, chromium
-from tests.web.conftest import Door, Serve, free_port
+from tests.web.conftest import Door, free_port
 from tests.web.page import make_site
 
 expect.set_options(timeout=15_000)
@@ -84,13 +79,7 @@ class Widget:
 
 
 @pytest.fixture
-async def standins() -> AsyncIterator[Standins]:
-    async with Standins() as standins:
-        yield standins
-
-
-@pytest.fixture
-async def shop(serve: Serve, database: Database, standins: Standins, tmp_path: Path) -> AsyncIterator[Shop]:
+async def shop(worked: Door, database: Database, standins: Standins) -> AsyncIterator[Shop]:
     port = free_port()
     origin = f"http://127.0.0.1:{port}"
     scene = await make_site(
@@ -107,15 +96,10 @@ async def shop(serve: Serve, database: Database, standins: Standins, tmp_path: P
         "provider_base_url": f"{standins.urls['openai']}/v1",
     }
     await chatbots.update(database, VAULT, scene.chatbot.id, customer_id=scene.customer.id, changes=changes)
-    async with serve(data=tmp_path, queues=quick_retries()) as door:
-        stop = asyncio.Event()
-        worker = asyncio.create_task(work(door.app, queues=QUEUE_NAMES, concurrency={}, stop=stop))
-        async with FaultProxy(door.url) as network:
-            runner = await _serve_page(port, network.url().rstrip("/"), scene)
-            yield Shop(origin, scene, door, standins, network)
-            await runner.cleanup()
-        stop.set()
-        await worker
+    async with FaultProxy(worked.url) as network:
+        runner = await _serve_page(port, network.url().rstrip("/"), scene)
+        yield Shop(origin, scene, worked, standins, network)
+        await runner.cleanup()
 
 
 async def _serve_page(port: int, api: str, scene: Scene) -> web.AppRunner:

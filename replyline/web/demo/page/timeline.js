@@ -1,0 +1,213 @@
+/** Draws what `stages` describes: the track, the branch of webhooks, and where the time went. */
+import { arrange, byId, h, setData, setText, show } from './dom.js';
+import { describe } from './stages.js';
+import { duration, plural } from './words.js';
+
+const FRAME_MS = 100;
+const CALM_FRAME_MS = 500;
+const OUTCOMES = { idle: '', moving: 'On its way', held: 'Held', delivered: 'Delivered', dead: 'Given up' };
+const CHANNELS = { widget: 'the web widget', cloud: 'WhatsApp Cloud API', qr: 'WhatsApp by QR' };
+const STATES = { idle: 'not reached yet', waiting: 'waiting', running: 'in work', done: 'done', dead: 'given up', held: 'held' };
+const STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600];
+const MOST_TICKS = 7;
+
+export function createTimeline({ milestone }) {
+  const boxes = Array.from({ length: 6 }, createBox);
+  byId('track').append(...boxes.map((box) => box.element));
+  const branch = createBranch();
+  const gantt = createGantt();
+  let timeline = null;
+  let written = null;
+  let view = describe(null, null, Date.now() / 1000);
+
+  function draw() {
+    view = describe(timeline, written, Date.now() / 1000);
+    view.stages.forEach((stage, place) => boxes[place].update(stage));
+    branch.update(view.branch);
+    gantt.update(view);
+    setText(byId('outcome'), OUTCOMES[view.outcome]);
+    setData(byId('outcome'), 'state', view.outcome);
+    setText(byId('total'), duration(view.total));
+    if (written) setText(byId('following'), `${written.text ? `“${written.text}”` : 'What you wrote'} on ${CHANNELS[written.channel]}`);
+    drawIds();
+    milestone(view);
+  }
+
+  function drawIds() {
+    show(byId('ids'), Boolean(written?.id));
+    if (!written?.id) return;
+    setText(byId('trace'), timeline?.traceId ?? '…');
+    setText(byId('command'), `replyline trace ${written.id}`);
+  }
+
+  /** Seconds are counted here, between two answers of the server. */
+  (function tick() {
+    if (!document.hidden && view.isMoving) draw();
+    setTimeout(tick, view.outcome === 'held' ? CALM_FRAME_MS : FRAME_MS);
+  })();
+  draw();
+
+  return {
+    /** Begin with another message; its id may not be known yet. */
+    follow(message) {
+      if (message.id !== written?.id) timeline = null;
+      written = message;
+      draw();
+    },
+    update(found) {
+      if (found && found.messageId !== written?.id) return;
+      timeline = found ?? timeline;
+      draw();
+    },
+    isMoving: () => view.isMoving,
+  };
+}
+
+function createBox() {
+  const title = h('h3');
+  const state = h('span', { className: 'unseen' });
+  const waited = h('dd');
+  const ran = h('dd');
+  const tries = h('dd');
+  const ranRow = h('div', {}, h('dt', { textContent: 'ran' }), ran);
+  const triesRow = h('div', { className: 'tries', hidden: true }, h('dt', { textContent: 'tries' }), tries);
+  const times = h(
+    'dl',
+    { hidden: true },
+    h('div', {}, h('dt', { textContent: 'waited' }), waited),
+    ranRow,
+    triesRow,
+  );
+  const note = h('p');
+  const errors = createErrors();
+  const element = h('li', {}, h('i', { className: 'lamp', 'aria-hidden': 'true' }), h('div', {}, title, state, times, note, errors.element));
+  return {
+    element,
+    update(stage) {
+      setText(title, stage.title);
+      setData(element, 'state', stage.state);
+      setText(state, STATES[stage.state]);
+      show(times, stage.waited !== null);
+      setText(waited, duration(stage.waited));
+      show(ranRow, stage.ran !== null);
+      setText(ran, duration(stage.ran));
+      show(triesRow, stage.tries > 1);
+      setText(tries, String(stage.tries));
+      setText(note, stage.note);
+      errors.update(stage.errors);
+    },
+  };
+}
+
+function createErrors() {
+  const summary = h('summary');
+  const list = h('ol');
+  const element = h('details', { hidden: true }, summary, list);
+  let count = 0;
+  return {
+    element,
+    update(errors) {
+      show(element, errors.length > 0);
+      if (errors.length === count) return;
+      count = errors.length;
+      if (!count) element.open = false;
+      setText(summary, plural(count, 'failed try', 'failed tries'));
+      arrange(list, errors.map((error) => h('li', {}, h('b', { textContent: `${error.attempt}. ${error.reason}` }), h('span', { textContent: error.message }))));
+    },
+  };
+}
+
+function createBranch() {
+  const list = h('ul');
+  const hint = h('p', { textContent: 'The customer’s own server hears of every step, signed and retried.' });
+  const title = h('h3', { textContent: 'webhook-delivery' });
+  byId('branch').append(h('i', { 'aria-hidden': 'true' }), title, hint, list);
+  const chips = new Map();
+  return {
+    update(events) {
+      setData(byId('branch'), 'state', events.length ? 'reached' : 'idle');
+      show(hint, events.length === 0);
+      const drawn = events.map((event) => {
+        const chip = chips.get(event.id) ?? h('li', {}, h('span'), h('b', { textContent: event.type }));
+        chips.set(event.id, chip);
+        setData(chip, 'state', event.status);
+        const tries = event.attempts > 1 ? `, ${event.attempts} tries` : '';
+        chip.title = `${event.status.toLowerCase()}${tries}`;
+        setText(chip.firstChild, { PENDING: '…', DELIVERED: '✓', FAILED: '✕' }[event.status] ?? '');
+        chip.firstChild.setAttribute('aria-hidden', 'true');
+        chip.setAttribute('aria-label', `${event.type}: ${chip.title}`);
+        return chip;
+      });
+      for (const id of chips.keys()) if (!events.some((event) => event.id === id)) chips.delete(id);
+      arrange(list, drawn);
+    },
+  };
+}
+
+function createGantt() {
+  const axis = h('div', { className: 'axis', 'aria-hidden': 'true' });
+  const list = h('ul', { className: 'rows' });
+  const hint = h('p', { className: 'gantt-hint', textContent: 'A row for each job: how long it waited, how long it ran, and which tries failed.' });
+  byId('gantt').append(axis, list, hint);
+  const rows = new Map();
+  return {
+    update(view) {
+      show(hint, view.rows.length === 0);
+      show(axis, view.rows.length > 0);
+      const scale = scaleOf(view);
+      drawAxis(axis, scale, view);
+      const drawn = view.rows.map((row) => {
+        const known = rows.get(row.id) ?? createRow(row);
+        rows.set(row.id, known);
+        known.update(row, scale, view.from);
+        return known.element;
+      });
+      for (const id of rows.keys()) if (!view.rows.some((row) => row.id === id)) rows.delete(id);
+      arrange(list, drawn);
+    },
+  };
+}
+
+function scaleOf(view) {
+  const span = Math.max(0.5, (view.to - view.from) * 1.02);
+  const step = STEPS_S.find((one) => span / one <= MOST_TICKS) ?? span / MOST_TICKS;
+  return { span, step };
+}
+
+function drawAxis(axis, { span, step }, view) {
+  const marks = [];
+  for (let at = 0; at <= span; at += step) marks.push({ at, text: at === 0 ? '0' : `${+at.toFixed(1)} s`, kind: 'tick' });
+  if (view.deliveredAt) marks.push({ at: view.deliveredAt - view.from, text: '', kind: 'end' });
+  while (axis.children.length > marks.length) axis.lastChild.remove();
+  while (axis.children.length < marks.length) axis.append(h('span'));
+  marks.forEach((mark, place) => {
+    const element = axis.children[place];
+    setText(element, mark.text);
+    element.className = mark.kind;
+    element.style.left = percent(mark.at / span);
+  });
+}
+
+function createRow(row) {
+  const label = h('span', { className: 'row-label', textContent: row.label });
+  const bars = h('span', { className: 'bars', 'aria-hidden': 'true' });
+  const told = h('span', { className: 'row-told' });
+  const element = h('li', {}, label, bars, told);
+  return {
+    element,
+    update(now, { span }, from) {
+      setData(element, 'state', now.state);
+      setText(told, now.told);
+      while (bars.children.length > now.bars.length) bars.lastChild.remove();
+      while (bars.children.length < now.bars.length) bars.append(h('i'));
+      now.bars.forEach((bar, place) => {
+        const { style } = bars.children[place];
+        bars.children[place].className = bar.kind;
+        style.left = percent((bar.from - from) / span);
+        style.width = bar.kind === 'fail' ? '' : percent((bar.to - bar.from) / span);
+      });
+    },
+  };
+}
+
+const percent = (part) => `${(Math.min(1, Math.max(0, part)) * 100).toFixed(2)}%`;

@@ -1,0 +1,192 @@
+"""The demo's routes: only where the demo runs, only for its own page on this machine; what is written goes the real way."""
+
+import json
+from collections.abc import MutableMapping
+from pathlib import Path
+
+import pytest
+
+from replyline.standins import Standins
+from tests.waiting import until
+from tests.web.conftest import Answer, Door, Serve
+
+PERSON = "4915112345678"
+ANSWER = "Tuesday to Saturday"
+
+
+@pytest.fixture
+async def door(demo_door: Door) -> Door:
+    return demo_door
+
+
+async def _post(door: Door, path: str, body: object, **headers: str) -> Answer:
+    return await door.call("POST", path, json=body, headers={"Origin": door.url, **headers})
+
+
+async def _live(door: Door, query: str = "") -> dict[str, object]:
+    answer = await door.call("GET", f"/demo/live?person={PERSON}{query}")
+    assert answer.status == 200, answer.body
+    return answer.json
+
+
+@pytest.mark.parametrize("phone", ["cloud", "qr"])
+async def test_what_a_person_writes_is_answered_on_their_phone_and_can_be_followed(door: Door, phone: str) -> None:
+    written = await _post(door, f"/demo/phones/{phone}/messages", {"person": PERSON, "text": "When are you open?"})
+    assert written.status == 202
+
+    async def screen() -> list[dict[str, object]]:
+        phones = (await _live(door))["phones"]
+        assert isinstance(phones, dict)
+        found: list[dict[str, object]] = phones[phone]["messages"]
+        return found if len(found) == 2 else []
+
+    question, answer = await until(screen, what="the answer on the phone")
+    assert (question["text"], question["inbound"], question["id"]) == (
+        "When are you open?",
+        True,
+        written.json["externalId"],
+    )
+    assert ANSWER in str(answer["text"])
+    assert answer["inbound"] is False
+
+    async def followed() -> bool:
+        timeline = (await _live(door, f"&message={written.json['messageId']}"))["timeline"]
+        assert isinstance(timeline, dict)
+        jobs = {job["queue"]: job["state"] for job in timeline["jobs"]}
+        return jobs.get(f"whatsapp-{phone}-send") == "DONE"
+
+    await until(followed, what="the timeline to its end")
+    other = (await door.call("GET", "/demo/live?person=4915100000000")).json["phones"]
+    assert isinstance(other, dict)
+    assert other[phone]["messages"] == []
+
+
+async def test_a_break_is_seen_in_the_timeline(door: Door) -> None:
+    assert (await _post(door, "/demo/faults", {"kind": "cloud_fails_twice"})).status == 204
+    written = await _post(door, "/demo/phones/cloud/messages", {"person": PERSON, "text": "When are you open?"})
+
+    async def errors() -> list[object]:
+        timeline = (await _live(door, f"&message={written.json['messageId']}"))["timeline"]
+        assert isinstance(timeline, dict)
+        sends = [job for job in timeline["jobs"] if job["queue"] == "whatsapp-cloud-send" and job["state"] == "DONE"]
+        return [error["stack"] for job in sends for error in job["errors"]]
+
+    assert await until(errors, what="the send with its errors") == ["", ""]
+
+
+@pytest.mark.parametrize("kind", ["ai_slow", "ai_fails_once", "qr_down", "none"])
+async def test_every_break_is_taken(door: Door, kind: str) -> None:
+    assert (await _post(door, "/demo/faults", {"kind": kind})).status == 204
+
+
+async def test_the_page_loads_nothing_from_elsewhere(door: Door) -> None:
+    page = await door.call("GET", "/demo")
+    assert page.status == 200
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    text = page.body.decode()
+    assert "http://" not in text.replace("http://www.w3.org/", "")
+    assert "https://" not in text
+    for name in ("demo.css", "demo.js"):
+        part = await door.call("GET", f"/demo/{name}")
+        assert part.status == 200
+        assert part.headers["x-content-type-options"] == "nosniff"
+    setup = await door.call("GET", "/demo/setup")
+    assert setup.json["siteKey"]
+    for name in ("__init__.py", "..%2F__init__.py", "phones.py", "nothing.js"):
+        assert (await door.call("GET", f"/demo/{name}")).status == 404
+
+
+async def test_without_a_demo_there_is_no_page(serve: Serve, tmp_path: Path) -> None:
+    async with serve(data=tmp_path) as door:
+        for path in ("/demo", "/demo/setup", "/demo/demo.js", f"/demo/live?person={PERSON}"):
+            answer = await door.call("GET", path)
+            assert answer.problem == (404, "no_demo")
+            assert "replyline start --demo" in str(answer.json["detail"])
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "{",
+        "[]",
+        '{"pid": 1, "api": "x"}',
+        '{"pid": 1, "database_url": "x", "demo": {}, "standins": {}}',
+        '{"pid": -1}',
+    ],
+)
+async def test_what_is_no_demo_opens_nothing(serve: Serve, tmp_path: Path, left: str) -> None:
+    async with serve(data=tmp_path) as door:
+        (tmp_path / "ready.json").write_text(left)
+        assert (await door.call("GET", "/demo")).problem == (404, "no_demo")
+
+
+@pytest.mark.parametrize("change", [{"pid": 2**22 + 1}, {"database_url": "postgresql://elsewhere/db"}])
+async def test_what_a_killed_start_left_behind_opens_nothing(
+    door: Door, tmp_path: Path, change: dict[str, object]
+) -> None:
+    file = tmp_path / "ready.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    assert (await door.call("GET", "/demo")).problem == (404, "no_demo")
+
+
+async def test_only_browsers_on_this_machine_see_it(door: Door) -> None:
+    for headers in (
+        {"Host": "demo.example"},
+        {"Host": "evil.example:80"},
+        {"Host": "[::2]"},
+        {"Host": "[::1"},
+        {"X-Forwarded-For": "203.0.113.9"},
+        {"Forwarded": "for=203.0.113.9"},
+    ):
+        assert (await door.call("GET", "/demo/setup", headers=headers)).problem == (403, "not_local")
+
+
+async def test_another_machine_that_names_this_one_sees_nothing(door: Door) -> None:
+    """No test can call from another machine: the application is called as its server would for one."""
+    sent: list[dict[str, object]] = []
+    scope: dict[str, object] = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "path": "/demo/setup",
+        "raw_path": b"/demo/setup",
+        "query_string": b"",
+        "scheme": "http",
+        "root_path": "",
+        "client": ("203.0.113.9", 5555),
+        "server": ("0.0.0.0", 8000),
+        "headers": [(b"host", b"localhost:8000")],
+    }
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: MutableMapping[str, object]) -> None:
+        sent.append(dict(message))
+
+    await door.api(scope, receive, send)
+    assert sent[0]["status"] == 403
+
+
+async def test_a_page_of_another_site_can_do_nothing(door: Door) -> None:
+    body = {"person": PERSON, "text": "hi"}
+    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}):
+        for path in ("/demo/phones/cloud/messages", "/demo/faults"):
+            assert (await _post(door, path, body, **headers)).problem == (403, "origin_not_allowed")
+    without = await door.call("POST", "/demo/phones/cloud/messages", json=body)
+    assert without.problem == (403, "origin_not_allowed")
+
+
+@pytest.mark.parametrize("body", [{"person": "x", "text": "hi"}, {"person": PERSON, "text": ""}, {"person": PERSON}])
+async def test_what_does_not_fit_is_refused(door: Door, body: dict[str, object]) -> None:
+    assert (await _post(door, "/demo/phones/cloud/messages", body)).problem == (422, "invalid")
+    assert (await _post(door, "/demo/phones/fax/messages", {"person": PERSON, "text": "hi"})).status == 422
+
+
+async def test_a_standin_that_is_gone_is_said(door: Door, standins: Standins) -> None:
+    await standins.close()
+    answer = await _post(door, "/demo/phones/cloud/messages", {"person": PERSON, "text": "hi"})
+    assert answer.problem == (502, "standin_away")
