@@ -97,6 +97,14 @@ async def test_the_demo_answers_on_all_channels_and_is_the_same_after_a_restart(
     assert code == 0, output
     assert {row["queue"]: row["completed"] for row in json.loads(output)}["incoming-messages"] == 3
     assert await started.run("dead-letters", "list") == (0, "no dead letters\n")
+    async with aiohttp.ClientSession(str(ready["api"])) as http:
+        for path, kind in (
+            ("/demo", "text/html"),
+            ("/demo/setup", "application/json"),
+            ("/widget.js", "text/javascript"),
+        ):
+            async with http.get(path) as response:
+                assert (response.status, response.content_type) == (200, kind)
     code, output = await started.run("redis-cli", "HGET", "bull:incoming-messages:meta", "opts.maxLenEvents")
     assert (code, output.strip()) == (0, "10000")
 

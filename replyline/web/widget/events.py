@@ -11,6 +11,7 @@ from replyline.app import App
 from replyline.broker import BrokerUnavailable, CommandRefused
 from replyline.web.auth import Here
 from replyline.web.problems import Problem
+from replyline.web.widget.limits import WidgetLimits, limits_of
 from replyline.web.widget.origins import check_origin, same_origin
 from replyline.web.widget.sessions import Ticket
 from replyline.web.widget.sites import Sites
@@ -69,6 +70,7 @@ async def listen(
     guests: FindGuests,
     streams: Annotated[Streams, Depends(streams_of)],
     *,
+    limits: Annotated[WidgetLimits, Depends(limits_of)],
     ticket: Annotated[
         str | None, Query(max_length=200, description="Instead of a session token: from `tickets`.")
     ] = None,
@@ -86,6 +88,7 @@ async def listen(
     else:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         guest = await guests.check(token if scheme.lower() == "bearer" else "", request)
+    await limits.read(guest.visitor)
     place = after if last_event_id is None else last_event_id
     return EventStream(streams, await streams.enter(guest, place, page))
 

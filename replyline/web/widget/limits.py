@@ -21,6 +21,8 @@ _BURST_A_VISITOR = 5
 _REFRESHES = CountLimit(30, 60.0)
 _TICKETS = CountLimit(30, 60.0)
 _UPLOADS = CountLimit(10, 60.0)
+_UPLOADS_A_DAY = CountLimit(100, 86_400.0)
+_UPLOADS_OF_ADDRESS = CountLimit(300, 86_400.0)
 _SIGNS = CountLimit(60, 60.0)
 _READS = CountLimit(120, 60.0)
 _CAP_LOOKED_AT_S = 15.0
@@ -73,9 +75,16 @@ class WidgetLimits:
         """A page asks for a ticket. Raises Problem: 429."""
         await self._take(visitor.channel_id, _bucket(f"tickets:{visitor.id}", _TICKETS))
 
-    async def upload(self, visitor: Visitor) -> None:
+    async def upload(self, visitor: Visitor, request: Request) -> None:
         """A visitor sends a file. Raises Problem: 429."""
-        await self._take(visitor.channel_id, _bucket(f"uploads:{visitor.id}", _UPLOADS))
+        await self._take(
+            visitor.channel_id,
+            [
+                *_bucket(f"uploads:{visitor.id}", _UPLOADS),
+                *_bucket(f"uploads a day:{visitor.id}", _UPLOADS_A_DAY),
+                *self._of_address(request, "uploads", _UPLOADS_OF_ADDRESS),
+            ],
+        )
 
     async def sign(self, visitor: Visitor) -> None:
         """A page tells of typing or reading. Raises Problem: 429."""

@@ -257,7 +257,11 @@ class Streams:
                 earlier.end()
         self._listeners.setdefault(listener.conversation_id, set()).add(listener)
         metrics.open_streams.inc()
-        await self._watch(listener.conversation_id)
+        try:
+            await self._watch(listener.conversation_id)
+        except BaseException:
+            await self.leave(listener)
+            raise
         return listener
 
     async def leave(self, listener: Listener) -> None:
@@ -279,15 +283,15 @@ class Streams:
         await self._open()
         event = asyncio.Event()
         self._waiting.setdefault(conversation_id, set()).add(event)
-        await self._watch(conversation_id)
 
         async def grown() -> None:
-            with contextlib.suppress(TimeoutError):  # an answer may be missed while Redis is away
+            with contextlib.suppress(TimeoutError):  # that it has grown may be untold while Redis is away
                 async with asyncio.timeout(_LOOK_WITHOUT_REDIS_S * 2):
                     await event.wait()
             event.clear()
 
         try:
+            await self._watch(conversation_id)
             yield grown
         finally:
             self._waiting[conversation_id].discard(event)

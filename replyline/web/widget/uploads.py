@@ -51,7 +51,7 @@ async def upload(
     """Keep a file (the body, as it is, with its `Content-Type`) until a message names it, for a day at most."""
     if guest.site.config.get("uploads") == "off":
         raise _refused(403, "uploads_off", "this widget takes no files")
-    await limits.upload(guest.visitor)
+    await limits.upload(guest.visitor, request)
     declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if declared not in UPLOAD_TYPES:
         raise _refused(415, "unsupported_type", f"a file may be {', '.join(UPLOAD_TYPES)}")

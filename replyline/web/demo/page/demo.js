@@ -11,6 +11,7 @@ import { createMilestones } from './milestones.js';
 const PHONES = { cloud: 'WhatsApp Cloud API', qr: 'WhatsApp by QR' };
 const LAST = 'replyline-demo-last';
 const SETUP_AGAIN_MS = 3_000;
+const FORGOTTEN_MS = 5_000;
 
 async function start() {
   const given = await setup();
@@ -19,6 +20,7 @@ async function start() {
   const milestones = createMilestones({ onDelivered: (view) => faults.passed(outcomeOfFaults(view)) });
   const timeline = createTimeline({ milestone: milestones.tell });
   let followed = remembered();
+  let followedSince = Date.now();
   let answers = {};
 
   const phones = Object.fromEntries(
@@ -36,6 +38,7 @@ async function start() {
     ]),
   );
   const faults = createFaults({
+    changed: () => askNow(),
     write(name) {
       tabs.select(name);
       void phones[name].write(given.suggestions[1] ?? given.suggestions[0] ?? 'Hello?');
@@ -45,9 +48,10 @@ async function start() {
 
   async function send(name, text) {
     const at = Date.now() / 1000;
+    const before = followed;
     follow({ id: null, channel: name, text, at });
     const { messageId, externalId } = await api.write(name, person, text).catch((error) => {
-      if (followed?.at === at) follow(null);
+      if (followed?.at === at) follow(before);
       throw error;
     });
     if (followed?.at === at) follow({ id: messageId, channel: name, text, at });
@@ -56,6 +60,7 @@ async function start() {
   }
 
   function follow(message) {
+    if (message?.id !== followed?.id) followedSince = Date.now();
     followed = message;
     timeline.follow(message);
     for (const mark of document.querySelectorAll('.followed')) show(mark, mark.closest('.panel').dataset.channel === message?.channel);
@@ -82,7 +87,10 @@ async function start() {
         if (answers[name] !== undefined && count > answers[name]) tabs.mark(name);
         answers = { ...answers, [name]: count };
       }
-      if (message && message === followed?.id) timeline.update(state.timeline);
+      if (!message || message !== followed?.id) return;
+      // What the demo has forgotten (its data is new) is not waited for.
+      if (!state.timeline && Date.now() - followedSince > FORGOTTEN_MS) follow(null);
+      else timeline.update(state.timeline);
     },
     onAway: (isAway) => setText(byId('banner'), isAway ? 'Replyline does not answer right now. What was taken is kept; this page goes on when it is back.' : ''),
   });

@@ -26,8 +26,8 @@ const FAULTS = [
 const NOTHING = 'Pick one, write a message, and watch what Replyline does about it.';
 const PLACES = { cloud: 'WhatsApp Cloud', qr: 'WhatsApp by QR' };
 
-/** `write(phone)` writes something there. */
-export function createFaults({ write }) {
+/** `write(phone)` writes something there; `changed()` hears that something may move now. */
+export function createFaults({ write, changed }) {
   const buttons = new Map(
     FAULTS.map((fault) => [fault.kind, h('button', { type: 'button', 'aria-pressed': 'false', textContent: fault.title, onclick: () => void arm(fault) })]),
   );
@@ -53,6 +53,7 @@ export function createFaults({ write }) {
       return say(`That could not be mended: ${error.message}.`);
     }
     for (const button of buttons.values()) button.setAttribute('aria-pressed', 'false');
+    changed();
     say('All is well again. What was held goes out now.');
   }
 

@@ -1,5 +1,5 @@
 /** From a message's timeline to what is shown of it. Pure: no clock, no page. All times in Unix seconds. */
-import { countdown, duration, plural, whyItDied, whyItWaits } from './words.js';
+import { countdown, duration, whyItDied, whyItWaits } from './words.js';
 
 const SEND = { cloud: 'whatsapp-cloud-send', qr: 'whatsapp-qr-send' };
 const SEND_TITLES = { widget: 'widget log', cloud: SEND.cloud, qr: SEND.qr };
@@ -16,17 +16,19 @@ const seconds = (moment) => (moment ? Date.parse(moment) / 1000 : null);
  */
 export function describe(timeline, written, now) {
   const channel = written?.channel ?? null;
-  const jobs = (timeline?.jobs ?? []).map((job) => readJob(job, now));
+  const all = (timeline?.jobs ?? []).map((job) => readJob(job, now));
   const answers = (timeline?.messages ?? []).filter((message) => message.direction === 'OUTBOUND');
-  const entered = jobs.find((job) => job.queue === 'incoming-messages' && job.messageId === timeline.messageId) ?? jobs[0];
+  const entered = all.find((job) => job.queue === 'incoming-messages' && job.messageId === timeline.messageId) ?? all[0];
   const from = begin(written, entered, now);
+  const jobs = all.filter((job) => job.to >= from).map((job) => since(from, job));
   const receipts = answers.map((answer) => receivedAt(answer, channel, jobs));
   const deliveredAt = answers.length && receipts.every(Boolean) ? Math.max(...receipts) : null;
   const failed = answers.find((answer) => answer.status === 'FAILED');
   const main = jobs.filter((job) => job.queue !== 'webhook-delivery');
   const dead = main.find((job) => job.state === 'dead');
   const held = main.find((job) => job.state === 'held');
-  const outcome = outcomeOf({ written, dead, failed, held, deliveredAt });
+  const isSilent = !answers.length && of(main, 'ai-processing').length > 0 && main.every((job) => job.state === 'done');
+  const outcome = outcomeOf({ written, dead, failed, held, deliveredAt, isSilent });
 
   const stages = [
     door(written, entered, from),
@@ -38,17 +40,17 @@ export function describe(timeline, written, now) {
       : stage(SEND_TITLES[channel] ?? 'channel send', ABOUT_SEND[channel] ?? 'Handed to the channel', of(main, ...Object.values(SEND))),
     receipt(answers, channel, from, deliveredAt, failed),
   ];
-  const isOver = ['delivered', 'dead'].includes(outcome);
+  const isOver = ['delivered', 'dead', 'silent'].includes(outcome);
   const to = isOver ? Math.max(deliveredAt ?? 0, ...jobs.map((job) => job.to)) : now;
   return {
     outcome,
     stages,
     branch: (timeline?.webhookEvents ?? []).map((event) => ({ id: event.id, type: event.type, status: event.status, attempts: event.attempts })),
-    rows: rows(jobs),
+    rows: rows(jobs, channel),
     from,
     to,
     deliveredAt,
-    total: written ? (deliveredAt ?? (dead?.to || now)) - from : null,
+    total: written ? (deliveredAt ?? (isOver ? to : now)) - from : null,
     isMoving: Boolean(written) && !isOver,
   };
 }
@@ -71,6 +73,11 @@ function readJob(job, now) {
   return { ...job, state, from, due, errors, ranFrom, ranTo: ranFrom ? (finished ?? now) : null, to: finished ?? now };
 }
 
+/** A message that is answered together with an earlier one shares its jobs: what was before it is not counted. */
+function since(from, job) {
+  return { ...job, from: Math.max(from, job.from), ranFrom: job.ranFrom && Math.max(from, job.ranFrom) };
+}
+
 function stateOf(job, due, now) {
   if (job.state === 'DEAD') return 'dead';
   if (job.state === 'DONE') return 'done';
@@ -80,10 +87,11 @@ function stateOf(job, due, now) {
 
 const of = (jobs, ...queues) => jobs.filter((job) => queues.includes(job.queue));
 
-function outcomeOf({ written, dead, failed, held, deliveredAt }) {
+function outcomeOf({ written, dead, failed, held, deliveredAt, isSilent }) {
   if (!written) return 'idle';
   if (dead || failed) return 'dead';
   if (deliveredAt) return 'delivered';
+  if (isSilent) return 'silent';
   return held ? 'held' : 'moving';
 }
 
@@ -153,19 +161,22 @@ function receipt(answers, channel, from, deliveredAt, failed) {
   return answers.some((answer) => answer.sentAt) ? { ...base, state: 'running', note: 'Sent: the receipt is on its way' } : base;
 }
 
-/** A row for each job of the message; the webhooks share one. */
-function rows(jobs) {
-  const main = jobs.filter((job) => job.queue !== 'webhook-delivery').map((job) => ({
-    id: job.id,
-    label: job.queue,
-    state: job.state,
-    bars: barsOf(job),
-    told: [(job.ranFrom ?? job.to) - job.from, job.ranFrom && job.ranTo - job.ranFrom].filter((one) => one !== null).map(duration).join(' · '),
-  }));
-  const told = of(jobs, 'webhook-delivery');
-  if (!told.length) return main;
-  const state = ['dead', 'running', 'waiting', 'held'].find((one) => told.some((job) => job.state === one)) ?? 'done';
-  return [...main, { id: 'webhooks', label: 'webhook-delivery', state, bars: told.flatMap(barsOf), told: plural(told.length, 'event') }];
+/** A row for each queue on the way, whether it was reached or not: nothing below moves when it is. */
+function rows(jobs, channel) {
+  const queues = ['incoming-messages', 'ai-processing', 'outgoing-messages', SEND[channel], 'webhook-delivery'];
+  return queues.filter((queue) => queue || !channel).map((queue) => {
+    const mine = queue ? of(jobs, queue) : [];
+    const last = mine.at(-1);
+    const worked = last && last.ranFrom !== null;
+    return {
+      queue: queue ?? 'channel send',
+      state: mine.find((job) => job.state === 'dead')?.state ?? last?.state ?? 'idle',
+      bars: mine.flatMap(barsOf),
+      events: queue === 'webhook-delivery' ? mine.length : null,
+      waited: last ? (worked ? last.ranFrom : last.to) - last.from : null,
+      ran: worked ? last.ranTo - last.ranFrom : null,
+    };
+  });
 }
 
 function barsOf(job) {

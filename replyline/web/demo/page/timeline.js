@@ -5,11 +5,14 @@ import { duration, plural } from './words.js';
 
 const FRAME_MS = 100;
 const CALM_FRAME_MS = 500;
-const OUTCOMES = { idle: '', moving: 'On its way', held: 'Held', delivered: 'Delivered', dead: 'Given up' };
+const OUTCOMES = { idle: '', moving: 'On its way', held: 'Held', delivered: 'Delivered', silent: 'No reply was due', dead: 'Given up' };
 const CHANNELS = { widget: 'the web widget', cloud: 'WhatsApp Cloud API', qr: 'WhatsApp by QR' };
 const STATES = { idle: 'not reached yet', waiting: 'waiting', running: 'in work', done: 'done', dead: 'given up', held: 'held' };
+const INVITATION = 'Write something above: each stage lights up as the message reaches it.';
 const STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600];
 const MOST_TICKS = 7;
+/** Behind this part of the axis there is no room for a number. */
+const LAST_LABEL = 0.95;
 
 export function createTimeline({ milestone }) {
   const boxes = Array.from({ length: 6 }, createBox);
@@ -28,7 +31,7 @@ export function createTimeline({ milestone }) {
     setText(byId('outcome'), OUTCOMES[view.outcome]);
     setData(byId('outcome'), 'state', view.outcome);
     setText(byId('total'), duration(view.total));
-    if (written) setText(byId('following'), `${written.text ? `“${written.text}”` : 'What you wrote'} on ${CHANNELS[written.channel]}`);
+    setText(byId('following'), written ? `${written.text ? `“${written.text}”` : 'What you wrote'} on ${CHANNELS[written.channel]}` : INVITATION);
     drawIds();
     milestone(view);
   }
@@ -48,9 +51,9 @@ export function createTimeline({ milestone }) {
   draw();
 
   return {
-    /** Begin with another message; its id may not be known yet. */
+    /** Begin with another message, whose id may not be known yet; null is none. */
     follow(message) {
-      if (message.id !== written?.id) timeline = null;
+      if (message?.id !== written?.id) timeline = null;
       written = message;
       draw();
     },
@@ -59,7 +62,8 @@ export function createTimeline({ milestone }) {
       timeline = found ?? timeline;
       draw();
     },
-    isMoving: () => view.isMoving,
+    /** What is held may be so for hours. */
+    isMoving: () => view.isMoving && view.outcome !== 'held',
   };
 }
 
@@ -147,22 +151,22 @@ function createBranch() {
 function createGantt() {
   const axis = h('div', { className: 'axis', 'aria-hidden': 'true' });
   const list = h('ul', { className: 'rows' });
-  const hint = h('p', { className: 'gantt-hint', textContent: 'A row for each job: how long it waited, how long it ran, and which tries failed.' });
-  byId('gantt').append(axis, list, hint);
+  const hint = h('p', { className: 'gantt-hint', textContent: 'How long each job waited and ran, and which tries failed.' });
+  byId('gantt').append(hint, axis, list);
   const rows = new Map();
   return {
     update(view) {
-      show(hint, view.rows.length === 0);
-      show(axis, view.rows.length > 0);
+      show(hint, view.outcome === 'idle');
+      show(axis, view.outcome !== 'idle');
       const scale = scaleOf(view);
       drawAxis(axis, scale, view);
       const drawn = view.rows.map((row) => {
-        const known = rows.get(row.id) ?? createRow(row);
-        rows.set(row.id, known);
+        const known = rows.get(row.queue) ?? createRow(row);
+        rows.set(row.queue, known);
         known.update(row, scale, view.from);
         return known.element;
       });
-      for (const id of rows.keys()) if (!view.rows.some((row) => row.id === id)) rows.delete(id);
+      for (const queue of rows.keys()) if (!view.rows.some((row) => row.queue === queue)) rows.delete(queue);
       arrange(list, drawn);
     },
   };
@@ -176,7 +180,7 @@ function scaleOf(view) {
 
 function drawAxis(axis, { span, step }, view) {
   const marks = [];
-  for (let at = 0; at <= span; at += step) marks.push({ at, text: at === 0 ? '0' : `${+at.toFixed(1)} s`, kind: 'tick' });
+  for (let at = 0; at <= span; at += step) marks.push({ at, text: at === 0 ? '0' : at / span < LAST_LABEL ? `${+at.toFixed(1)} s` : '', kind: 'tick' });
   if (view.deliveredAt) marks.push({ at: view.deliveredAt - view.from, text: '', kind: 'end' });
   while (axis.children.length > marks.length) axis.lastChild.remove();
   while (axis.children.length < marks.length) axis.append(h('span'));
@@ -189,15 +193,20 @@ function drawAxis(axis, { span, step }, view) {
 }
 
 function createRow(row) {
-  const label = h('span', { className: 'row-label', textContent: row.label });
+  const label = h('span', { className: 'row-label', textContent: row.queue });
   const bars = h('span', { className: 'bars', 'aria-hidden': 'true' });
-  const told = h('span', { className: 'row-told' });
-  const element = h('li', {}, label, bars, told);
+  const told = h('span', { className: 'row-told', 'aria-hidden': 'true' });
+  const read = h('span', { className: 'unseen' });
+  const element = h('li', {}, label, bars, told, read);
   return {
     element,
     update(now, { span }, from) {
       setData(element, 'state', now.state);
-      setText(told, now.told);
+      const waited = duration(now.waited);
+      const ran = duration(now.ran);
+      const both = now.ran === null ? waited : `${waited} · ${ran}`;
+      setText(told, now.state === 'idle' ? '' : now.events ? plural(now.events, 'event') : both);
+      setText(read, now.state === 'idle' ? 'not reached yet' : `waited ${waited}, ran ${ran}`);
       while (bars.children.length > now.bars.length) bars.lastChild.remove();
       while (bars.children.length < now.bars.length) bars.append(h('i'));
       now.bars.forEach((bar, place) => {

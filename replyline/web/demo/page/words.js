@@ -29,7 +29,8 @@ const REASONS = {
   undeliverable: 'the number cannot be reached',
 };
 
-export const whyItWaits = (reason) => WAITS[reason] ?? reason;
+/** A reason may be told with what it belongs to: "the channel is not healthy: session_logged_out". */
+export const whyItWaits = (reason) => WAITS[reason] ?? WAITS[reason.split(': ').at(-1)] ?? reason;
 export const whyItDied = (reason) => (reason ? (REASONS[reason] ?? reason) : 'no reason given');
 
 export function duration(seconds) {
