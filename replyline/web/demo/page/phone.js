@@ -103,6 +103,7 @@ export function createPhone({ panel, name, subtitle, label, about, suggestions, 
       bubbles.set(one.id, element);
     }
     element.classList.toggle('first', isFirst);
+    element.classList.toggle('failed', state === 'failed');
     const ticks = element.querySelector('.ticks');
     if (ticks && ticks.dataset.state !== state) {
       setData(ticks, 'state', state);
@@ -117,7 +118,7 @@ export function createPhone({ panel, name, subtitle, label, about, suggestions, 
       pending = pending.filter((other) => other !== one);
       void write(one.text);
     };
-    return h('p', { className: 'failure' }, `Not sent. ${one.why}. `, h('button', { type: 'button', textContent: 'Try again', onclick: retry }));
+    return h('div', { className: 'failure' }, `Not sent: ${one.why}.`, h('button', { type: 'button', textContent: 'Try again', onclick: retry }));
   }
 
   return { update, write };

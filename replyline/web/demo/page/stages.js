@@ -46,7 +46,7 @@ export function describe(timeline, written, now) {
     outcome,
     stages,
     branch: (timeline?.webhookEvents ?? []).map((event) => ({ id: event.id, type: event.type, status: event.status, attempts: event.attempts })),
-    rows: rows(jobs, channel),
+    rows: rows(jobs, channel, timeline?.webhookEvents.length ?? 0),
     from,
     to,
     deliveredAt,
@@ -139,7 +139,7 @@ function noteOf(job, about) {
     const isUsual = job.queue === 'ai-processing' && job.due !== null;
     const why = whyItWaits(job.waitReason ?? (isUsual ? 'quiet_window' : 'behind_earlier'));
     const left = job.due === null ? 0 : job.due - job.to;
-    return left > 0 ? `${why}, ${countdown(left)} left` : why;
+    return left > 0 ? `${why}: ${countdown(left)}` : why;
   }
   return about;
 }
@@ -162,7 +162,7 @@ function receipt(answers, channel, from, deliveredAt, failed) {
 }
 
 /** A row for each queue on the way, whether it was reached or not: nothing below moves when it is. */
-function rows(jobs, channel) {
+function rows(jobs, channel, events) {
   const queues = ['incoming-messages', 'ai-processing', 'outgoing-messages', SEND[channel], 'webhook-delivery'];
   return queues.filter((queue) => queue || !channel).map((queue) => {
     const mine = queue ? of(jobs, queue) : [];
@@ -172,7 +172,7 @@ function rows(jobs, channel) {
       queue: queue ?? 'channel send',
       state: mine.find((job) => job.state === 'dead')?.state ?? last?.state ?? 'idle',
       bars: mine.flatMap(barsOf),
-      events: queue === 'webhook-delivery' ? mine.length : null,
+      events: queue === 'webhook-delivery' ? events : null,
       waited: last ? (worked ? last.ranFrom : last.to) - last.from : null,
       ran: worked ? last.ranTo - last.ranFrom : null,
     };

@@ -12,7 +12,7 @@ const INVITATION = 'Write something above: each stage lights up as the message r
 const STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600];
 const MOST_TICKS = 7;
 /** Behind this part of the axis there is no room for a number. */
-const LAST_LABEL = 0.95;
+const LAST_LABEL = 0.92;
 
 export function createTimeline({ milestone }) {
   const boxes = Array.from({ length: 6 }, createBox);
@@ -21,6 +21,7 @@ export function createTimeline({ milestone }) {
   const gantt = createGantt();
   let timeline = null;
   let written = null;
+  let before = { id: undefined, timeline: null };
   let view = describe(null, null, Date.now() / 1000);
 
   function draw() {
@@ -53,7 +54,11 @@ export function createTimeline({ milestone }) {
   return {
     /** Begin with another message, whose id may not be known yet; null is none. */
     follow(message) {
-      if (message?.id !== written?.id) timeline = null;
+      if (message?.id !== written?.id) {
+        // Where the next one is not taken, the page comes back to this one.
+        if (written?.id) before = { id: written.id, timeline };
+        timeline = message && before.id === message.id ? before.timeline : null;
+      }
       written = message;
       draw();
     },
