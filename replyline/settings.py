@@ -186,6 +186,9 @@ class Settings(BaseSettings):
     )
     lock_s: float = Field(30.0, ge=1, le=600, description="BullMQ lock of a running job; renewed at half of it")
     stalled_every_s: float = Field(15.0, ge=0.5, le=600, description="pause between looks for jobs of dead workers")
+    max_connections: int = Field(
+        10_000, ge=128, le=1_000_000, description="connections that one API process holds, open pages among them"
+    )
     max_body_bytes: int = Field(
         4_000_000, ge=1000, description="largest request body; Meta's callbacks have up to 3 MB"
     )

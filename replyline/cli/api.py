@@ -12,12 +12,15 @@ from granian.server.embed import Server
 
 from replyline import logs
 from replyline.app import open_app
+from replyline.cli.connections import let_go_of_the_deaf, make_room
 from replyline.cli.opening import run
 from replyline.cli.running import settings_here, stop_on_signals
 from replyline.settings import Settings
 from replyline.web import create_app, let_pages_go
 
 log = structlog.get_logger(__name__)
+
+_BACKLOG = 1024
 
 
 def api(
@@ -47,11 +50,15 @@ async def _api(settings: Settings) -> None:
             http=HTTPModes.http1,
             http1_settings=HTTP1Settings(header_read_timeout=15_000),
             websockets=False,
+            backlog=_BACKLOG,
+            # Granian's own default is 128 connections in all, open pages among them.
+            backpressure=make_room(settings.max_connections),
             log_enabled=False,
             log_level=LogLevels.error,
         )
         serving = asyncio.create_task(server.serve(), name="api")
         stopping = asyncio.create_task(stop.wait())
+        await let_go_of_the_deaf(settings.port)
         log.info("api.started", url=f"http://{settings.host}:{settings.port}")
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         await let_pages_go(served)
