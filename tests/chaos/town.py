@@ -71,6 +71,7 @@ class Town:
         self._http: aiohttp.ClientSession | None = None
         self.cloud: Channel
         self.qr: Channel
+        self.widget: Channel
 
     @property
     def http(self) -> aiohttp.ClientSession:
@@ -128,6 +129,7 @@ class Town:
             self.qr = await make_channel(
                 database, chatbot, "WHATSAPP_QR", config={"gateway_url": self.standins.urls["qr_gateway"]}
             )
+            self.widget = await make_channel(database, chatbot, "WIDGET")
         finally:
             await database.close()
         await self.tell(
