@@ -331,6 +331,26 @@ async def test_a_users_token_that_is_not_good_is_refused(door: Door, scene: Scen
         assert answer.problem == (403, "identity_invalid"), token
 
 
+async def test_an_old_token_of_a_user_renews_only_that_users_own_session(door: Door, scene: Scene) -> None:
+    key, now = scene.channel.external_id, int(time.time())
+    user = await open_page(door, scene.channel, user_token=_user_token(key))
+    await user.write("hello")
+    await save_all(scene)
+    old = _user_token(key, exp=now - 3600)
+    assert (await user.begin(user_token=old)).json["verified"] is True, "the page of a session that is over"
+    assert await user.history() == [("user", "hello")]
+    thieves = [
+        (None, old),
+        ((await open_page(door, scene.channel)).visitor_token, old),
+        ((await open_page(door, scene.channel, user_token=_user_token(key, sub="u2"))).visitor_token, old),
+        (user.visitor_token, _user_token(key, exp=now - 90_000)),
+        (user.visitor_token, _user_token(key, sub="u2", exp=now - 3600)),
+    ]
+    for visitor_token, token in thieves:
+        thief = Page(door, key, visitor_token=visitor_token)
+        assert (await thief.begin(user_token=token)).problem == (403, "identity_invalid")
+
+
 async def test_a_site_may_ask_for_users_that_it_vouches_for(door: Door, database: Database) -> None:
     site = await make_site(database, identity="required")
     assert (await Page(door, site.channel.external_id).begin()).problem == (403, "identity_required")

@@ -213,7 +213,7 @@ export function createChat(options: ChatOptions): Chat {
   function typing(author: 'assistant' | 'agent' | null): void {
     clearTimeout(typingTimer);
     if (author) typingTimer = setTimeout(typing, TYPING_LASTS_MS, null);
-    show({ ...conversation, typing: author });
+    show({ ...conversation, typing: author, isClosed: conversation.isClosed && !author });
   }
 
   // --- what was seen --------------------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ export function createChat(options: ChatOptions): Chat {
         change(client_id, 'refused', detail);
         return 0;
       }
-      if (failure.status !== 429) change(client_id, 'waiting');
+      if (failure.status !== 429 || retry_after_ms! > 6e4) change(client_id, 'waiting');
       return retry_after_ms || null;
     }
   }
@@ -341,7 +341,6 @@ export function createChat(options: ChatOptions): Chat {
       const created_at = new Date().toISOString();
       const item = { client_id, text, attachments, created_at, state: 'sending' as const, reason: '', owner: owner() };
       if (!outbox.add(item)) return false;
-      conversation = { ...conversation, isClosed: false };
       showOutbox();
       stream.start();
       void flush();

@@ -27,6 +27,8 @@ export interface Composer {
   input: HTMLTextAreaElement;
   render: (look: Look) => void;
   add: (files: Iterable<File>) => void;
+  /** Forget what was not sent: it may be another person's. */
+  clear: () => void;
   /** The picture of an attachment that was made here. */
   preview: (id: string) => string | undefined;
 }
@@ -53,7 +55,7 @@ export function createComposer({ chat, t, notice }: ComposerOptions): Composer {
     },
     onpaste: (event: ClipboardEvent) => {
       const files = event.clipboardData?.files;
-      if (!files?.length || !look.uploads) return;
+      if (!files?.length || !look.uploads || event.clipboardData!.getData('text/plain')) return;
       event.preventDefault();
       add(files);
     },
@@ -104,12 +106,16 @@ export function createComposer({ chat, t, notice }: ComposerOptions): Composer {
     if (!isReady()) return;
     const attachments = [...uploads].map((upload) => upload.attachment!);
     if (!chat.send(input.value.trim(), attachments)) return notice(t('Connection lost. Reconnecting…'));
+    clear();
+    input.focus();
+  }
+
+  function clear(): void {
     input.value = '';
     uploads.clear();
     files.replaceChildren();
     chat.typing(false);
     fit();
-    input.focus();
   }
 
   function add(chosen: Iterable<File>): void {
@@ -163,6 +169,7 @@ export function createComposer({ chat, t, notice }: ComposerOptions): Composer {
     element,
     input,
     add,
+    clear,
     preview: (id) => previews.get(id),
     render(next) {
       look = next;

@@ -160,8 +160,8 @@ export function createLog({ chat, t, dates, preview, notice }: LogOptions): Log 
     if (state === 'refused') {
       meta.replaceChildren(
         h('span', 'reason', { role: 'alert' }, `${t('Not sent.')} ${row.reason}`),
-        button('retry', () => chat.retry(row.key), {}, t('Try again')),
-        button('discard', () => chat.discard(row.key), {}, t('Discard')),
+        button('retry', () => (chat.retry(row.key), scroller.focus()), {}, t('Try again')),
+        button('discard', () => (chat.discard(row.key), scroller.focus()), {}, t('Discard')),
       );
     } else if (isUnsent) {
       meta.replaceChildren(icon('clock'), t(state === 'sending' ? 'Sending…' : 'Not sent yet. It will be sent when you are back.'));

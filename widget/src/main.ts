@@ -4,18 +4,19 @@ import { ReplylineChat, TAG } from './element';
 const data = (document.currentScript as HTMLScriptElement | null)?.dataset;
 const find = (): Element | null => document.querySelector(TAG);
 
+let inserted: Element | null = null;
 // A page may have the script twice; the first one stays.
 if (!customElements.get(TAG)) {
-  let inserted: Element | null = null;
   customElements.define(TAG, ReplylineChat);
   Object.defineProperty(window, 'Replyline', { get: () => find() ?? inserted });
 
-  if (data?.['siteKey'] && !find()) {
-    const element = document.createElement(TAG);
-    Object.assign(element.dataset, { ...data });
-    inserted = element;
-    // An async script may run before the body is there.
-    if (document.body) document.body.append(element);
-    else document.addEventListener('DOMContentLoaded', () => document.body.append(element));
-  }
+}
+if (data?.['siteKey'] && !find()) {
+  const element = document.createElement(TAG);
+  Object.assign(element.dataset, { ...data });
+  inserted = element;
+  // An async script may run before the body is there.
+  const put = (): void => void (find() ?? document.body.append(element));
+  if (document.body) put();
+  else document.addEventListener('DOMContentLoaded', put);
 }

@@ -71,6 +71,8 @@ function blocks(lines: string[], depth: number): Node[] {
     } else if (heading) {
       at++;
       out.push({ tag: 'p', children: [{ tag: 'strong', children: inline(heading[1]!) }] });
+    } else if (line.trim()[0] === '|') {
+      out.push({ tag: 'pre', children: [takeWhile((other) => other.trim()[0] === '|').join('\n')] });
     } else if (RULE.test(line)) {
       at++;
       out.push({ tag: 'hr', children: [] });
@@ -133,7 +135,7 @@ function withBreaks(text: string): Node[] {
 function safeHref(url: string | undefined): string | null {
   try {
     const { protocol, href } = new URL(url!);
-    return ['http:', 'https:', 'mailto:'].includes(protocol) ? href : null;
+    return ['http:', 'https:', 'mailto:', 'tel:'].includes(protocol) ? href : null;
   } catch {
     return null;
   }

@@ -18,6 +18,7 @@ export interface PanelOptions {
 export interface Panel {
   element: HTMLElement;
   render: (look: Look) => void;
+  clear: () => void;
   focus: () => void;
 }
 
@@ -47,8 +48,10 @@ export function createPanel({ chat, t, dates, close }: PanelOptions): Panel {
         if (event.dataTransfer?.types.includes('Files')) event.preventDefault();
       },
       ondrop: (event: DragEvent) => {
+        const files = event.dataTransfer?.files;
+        if (!files?.length) return;
         event.preventDefault();
-        composer.add(event.dataTransfer?.files ?? []);
+        composer.add(files);
       },
     },
     h('header', 'header', {}, avatar, h('div', 'heading', {}, title, subtitle), iconButton('close', 'close', t('Close chat'), close)),
@@ -66,6 +69,7 @@ export function createPanel({ chat, t, dates, close }: PanelOptions): Panel {
 
   return {
     element,
+    clear: composer.clear,
     focus: () => composer.input.focus({ preventScroll: true }),
     render(look) {
       setText(avatar, look.initial);

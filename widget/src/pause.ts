@@ -21,7 +21,8 @@ export function createPause(): Pause {
   return {
     wait: (ms, isFirm) =>
       new Promise((resolve) => {
-        const timer = setTimeout(resolve, ms);
+        // A timer of 25 days or more would fire at once.
+        const timer = setTimeout(resolve, Math.min(ms, 36e5));
         if (isFirm) return;
         wake = () => {
           clearTimeout(timer);

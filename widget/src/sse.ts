@@ -1,10 +1,9 @@
-/** Server-sent events, out of text that comes in pieces cut anywhere. */
+/** Server-sent events, out of text that comes in pieces cut anywhere; what decoded it has taken a byte order mark away. */
 
 export type OnEvent = (name: string, data: string) => void;
 
 export function createParser(onEvent: OnEvent): (piece: string) => void {
   let rest = '';
-  let isFirst = true;
   let name = '';
   let data: string[] = [];
 
@@ -23,8 +22,7 @@ export function createParser(onEvent: OnEvent): (piece: string) => void {
 
   return (piece) => {
     if (!piece) return;
-    rest += isFirst ? piece.replace(/^\uFEFF/, '') : piece;
-    isFirst = false;
+    rest += piece;
     // A CR at the very end may be half of a CRLF, so it waits for what follows.
     const lines = rest.split(/\r\n|\n|\r(?!$)/);
     rest = lines.pop() ?? '';

@@ -69,7 +69,8 @@ export function createWidget({ host, siteKey, base, option, identity }: WidgetOp
   const panel = createPanel({ chat, t, dates: createDates(language), close });
   const badge = h('span', 'unread', { 'aria-hidden': 'true' });
   const launcher = button('launcher', toggle, { 'aria-controls': 'panel' }, icon('chat'), icon('down'), badge);
-  const root = h('div', 'root', { lang: language, onkeydown }, panel.element, launcher);
+  const stay = (event: Event): void => event.stopPropagation();
+  const root = h('div', 'root', { lang: language, onkeydown, onkeyup: stay, onkeypress: stay, onfocusin: stay }, panel.element, launcher);
   const shadow = host.attachShadow({ mode: 'open' });
   // A constructed sheet is no inline style: it also works under `style-src 'none'`.
   const sheet = new CSSStyleSheet();
@@ -145,8 +146,8 @@ export function createWidget({ host, siteKey, base, option, identity }: WidgetOp
     const properties = {
       ...palette(look.color, isDark),
       // On a phone the panel fills what the keyboard leaves free.
-      '--view-height': `${view?.height}px`,
-      '--view-top': `${view?.offsetTop}px`,
+      '--view-height': view?.scale === 1 ? `${view.height}px` : '',
+      '--view-top': view?.scale === 1 ? `${view.offsetTop}px` : '',
     };
     for (const [name, value] of Object.entries(properties)) root.style.setProperty(name, value);
 
@@ -172,6 +173,7 @@ export function createWidget({ host, siteKey, base, option, identity }: WidgetOp
     draw,
     identify: chat.identify,
     async logout() {
+      panel.clear();
       await chat.logout();
       if (isOpen) chat.start();
     },

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { createParser } from '../src/sse';
 
 const STREAM =
-  '\uFEFFretry: 3000\r\n\r\n: ping\r\n\r\nid: 4\r\nevent: message.created\r\ndata: {"a":1}\r\n\r\n' +
+  'retry: 3000\r\n\r\n: ping\r\n\r\nid: 4\r\nevent: message.created\r\ndata: {"a":1}\r\n\r\n' +
   'data:one\ndata: two\ndata\n\nevent: typing\n\nunknown: x\ndata:  spaced\r\rdata: ünïcode 🍞\n\ndata: never finished\n';
 const EVENTS = [
   ['message.created', '{"a":1}'],

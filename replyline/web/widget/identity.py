@@ -11,6 +11,8 @@ from replyline.web.problems import Problem
 
 LONGEST_TOKEN_S = 600
 """A site's token may be good for at most so long: who finds one later cannot use it (contracts §4.2)."""
+RENEWED_FOR_S = 86_400
+"""How long after its end it still renews the sessions of a page that began with it."""
 _LEEWAY_S = 30
 _MOST_CHARS = 512
 
@@ -29,8 +31,11 @@ def by_hash(secret: str | None, user_id: str, given: str) -> str:
     return user_id
 
 
-def by_token(secret: str | None, site_key: str, token: str) -> str:
+def by_token(secret: str | None, site_key: str, token: str, *, known_as: str | None) -> str:
     """The user's id in a token that the site signed (HS256): `sub`, `aud` = the site key, `exp` at most 10 minutes ahead.
+
+    A page whose session is over shows the token that it began with. It may be up to RENEWED_FOR_S too old where the page also has
+    the visitor token of that same user (`known_as`): the two together were given to nobody else.
 
     Raises:
         Problem: 403, it is forged, expired, another site's, or good for too long.
@@ -43,7 +48,7 @@ def by_token(secret: str | None, site_key: str, token: str) -> str:
             secret,
             algorithms=["HS256"],
             audience=site_key,
-            leeway=_LEEWAY_S,
+            leeway=_LEEWAY_S if known_as is None else RENEWED_FOR_S,
             options={"require": ["sub", "exp", "aud"]},
         )
     except jwt.InvalidTokenError as error:
@@ -51,8 +56,11 @@ def by_token(secret: str | None, site_key: str, token: str) -> str:
     user_id = claims["sub"]
     if not isinstance(user_id, str) or not 0 < len(user_id) <= _MOST_CHARS or "\0" in user_id:
         raise _refused(f"user_token's sub must be a text of 1 to {_MOST_CHARS} characters")
-    if _good_for_too_long(claims.get("exp")):
+    left_s = _left_s(claims["exp"])
+    if left_s > LONGEST_TOKEN_S + _LEEWAY_S:
         raise _refused(f"user_token must expire within {LONGEST_TOKEN_S} seconds")
+    if left_s < -_LEEWAY_S and user_id != known_as:
+        raise _refused("user_token is not good: it has expired")
     return user_id
 
 
@@ -62,8 +70,10 @@ def required() -> Problem:
     return Problem(403, "identity_required", "this widget is for users whom its site vouches for")
 
 
-def _good_for_too_long(exp: object) -> bool:
-    return not isinstance(exp, int | float) or exp - time.time() > LONGEST_TOKEN_S + _LEEWAY_S
+def _left_s(exp: object) -> float:
+    if not isinstance(exp, int | float):
+        raise _refused("user_token's exp must be a number")
+    return exp - time.time()
 
 
 def _refused(detail: str) -> Problem:

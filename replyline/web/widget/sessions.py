@@ -45,8 +45,11 @@ async def begin_session(  # noqa: PLR0917  FastAPI's parameters
     for it is that user's. An old token of somebody else opens nothing: the answer's `visitor_token` then differs."""
     site = await sites.by_key(body.site_key)
     origin = check_origin(site, request.headers)
-    user_id = _vouched_for(sites, site, body)
-    known = await _known(app, site, body.visitor_token, user_id)
+    found = (
+        await visitors.by_token(app.database, body.visitor_token, channel_id=site.id) if body.visitor_token else None
+    )
+    user_id = _vouched_for(sites, site, body, found)
+    known = found if found is not None and _is_same(found, user_id) else None
     token = body.visitor_token
     if known is None or token is None:
         await limits.new_visitor(site, request)
@@ -89,10 +92,11 @@ async def make_ticket(guest: CurrentGuest, app: Here, limits: Limited) -> Ticket
     return TicketOut(ticket=name, expires_in=TICKET_S)
 
 
-def _vouched_for(sites: Sites, site: Channel, body: SessionIn) -> str | None:
+def _vouched_for(sites: Sites, site: Channel, body: SessionIn, found: Visitor | None) -> str | None:
+    known_as = found.identity if found is not None and found.identity_kind == "external" else None
     secret = sites.secret(site, "identity_secret")
     if body.user_token is not None:
-        return identity.by_token(secret, site.external_id, body.user_token)
+        return identity.by_token(secret, site.external_id, body.user_token, known_as=known_as)
     if body.user is not None:
         return identity.by_hash(secret, body.user.id, body.user.hash)
     if site.config.get("identity") == "required":
@@ -100,14 +104,11 @@ def _vouched_for(sites: Sites, site: Channel, body: SessionIn) -> str | None:
     return None
 
 
-async def _known(app: App, site: Channel, token: str | None, user_id: str | None) -> Visitor | None:
-    """Whose token that is, where it is the same person's: a browser's, or the user's whom the site vouches for right now."""
-    found = await visitors.by_token(app.database, token, channel_id=site.id) if token else None
-    if found is None:
-        return None
+def _is_same(found: Visitor, user_id: str | None) -> bool:
+    """Whether a visitor token is the same person's: a browser's, or the user's whom the site vouches for right now."""
     if user_id is None:
-        return found if found.identity_kind == "visitor" else None
-    return found if found.identity_kind == "external" and found.identity == user_id else None
+        return found.identity_kind == "visitor"
+    return found.identity_kind == "external" and found.identity == user_id
 
 
 def _look(site: Channel, app: App) -> Look:

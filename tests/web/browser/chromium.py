@@ -74,6 +74,7 @@ async def axe_faults(page: Page) -> list[str]:
     """What axe-core finds serious or critical, as `rule: what it is about`."""
     if not _AXE.exists():
         missing("no axe-core", "run `make widget` (needs Node 20.19 or newer)")
+    await page.emulate_media(reduced_motion="reduce")  # what still fades in has another contrast
     await page.evaluate(_AXE.read_text(encoding="utf-8"))
     found: list[dict[str, object]] = (await page.evaluate("async () => await axe.run()"))["violations"]
     return [f"{fault['id']}: {fault['nodes']}" for fault in found if fault["impact"] in _SERIOUS]

@@ -263,3 +263,35 @@ async def test_a_page_that_may_not_show_it_says_that_it_is_not_available(context
     widget = await show(context, shop)
     await widget.open()
     await expect(widget.part("banner")).to_contain_text("not available")
+
+
+async def test_the_page_keeps_its_height_and_its_rules_do_not_reach_in(context: BrowserContext, shop: Shop) -> None:
+    widget = await show(context, shop)
+    height = await widget.page.evaluate(
+        """() => {
+            const sheet = new CSSStyleSheet();
+            sheet.replaceSync('html, body { height: 100% } * { all: unset !important } body > * { filter: blur(1px) }');
+            document.adoptedStyleSheets = [sheet];
+            return document.documentElement.scrollHeight;
+        }"""
+    )
+    assert height == 800, "the window's own"
+    await widget.open()
+    await expect(widget.part("input")).to_be_focused()
+
+
+async def test_a_page_that_swaps_its_body_keeps_the_widget(context: BrowserContext, shop: Shop) -> None:
+    widget = await show(context, shop)
+    await widget.page.evaluate(
+        """() => {
+            const script = document.querySelector('script');
+            const again = document.createElement('script');
+            again.src = script.src;
+            again.dataset.siteKey = script.dataset.siteKey;
+            const body = document.createElement('body');
+            body.append(again);
+            document.body.replaceWith(body);
+        }"""
+    )
+    await expect(widget.part("launcher")).to_have_count(1)
+    await widget.open()
