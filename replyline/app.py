@@ -38,6 +38,7 @@ log = structlog.get_logger(__name__)
 
 _MEDIA_TIMEOUT_S = 110.0  # below the queue's own 120 s
 _GAUGES_TIMEOUT_S = 3.0
+_TELL_AT_MOST_S = 0.5
 
 
 class App:
@@ -247,8 +248,9 @@ class App:
     async def tell(self, conversation_id: uuid.UUID, *events: LiveEvent) -> None:
         """Let open pages of the conversation know something that is nowhere kept; nobody may listen, or hear it."""
         try:
-            await self.broker.live.tell([Told(str(conversation_id), encode_event(event)) for event in events])
-        except (BrokerUnavailable, CommandRefused) as error:
+            async with asyncio.timeout(_TELL_AT_MOST_S):
+                await self.broker.live.tell([Told(str(conversation_id), encode_event(event)) for event in events])
+        except (BrokerUnavailable, CommandRefused, TimeoutError) as error:
             log.debug("live.untold", conversation_id=str(conversation_id), error=str(error))
 
     async def replay(self, job_id: uuid.UUID, *, customer_id: uuid.UUID | None) -> DeadLetter:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import resource
 import socket
+import stat
 import sys
 
 import structlog
@@ -54,7 +55,9 @@ def _listening(port: int) -> list[socket.socket]:
     """Our own sockets that listen on the port, each a copy that the caller closes."""
     found = []
     for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # no socket, or closed meanwhile
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
             one = socket.socket(fileno=os.dup(int(name)))
             if _listens_on(one, port):
                 found.append(one)

@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,6 +61,7 @@ DELETE FROM visitor_tokens WHERE visitor_id = $1 AND id <= (
     SELECT id FROM visitor_tokens WHERE visitor_id = $1 ORDER BY id DESC OFFSET $2 LIMIT 1
 )
 """
+_LOCK = "SELECT id FROM visitors WHERE id = $1 FOR UPDATE"
 _USE = "UPDATE visitor_tokens SET expires_at = now() + make_interval(secs => $2) WHERE id = $1"
 
 # The conversation that the person has with the chatbot that the widget has now, if there is one; a server of the customer may
@@ -79,6 +81,10 @@ FROM (
     WHERE q.id = $1
 ) r
 WHERE p.id = r.id AND p.conversation_id <> r.conversation_id
+"""
+_GOOD = """
+SELECT t.id FROM visitor_tokens t JOIN visitors p ON p.id = t.visitor_id JOIN channels c ON c.id = p.channel_id AND c.enabled
+WHERE t.id = ANY($1::uuid[]) AND t.expires_at > now()
 """
 _DEPART = "DELETE FROM visitor_tokens WHERE id = $1 AND customer_id = $2"
 _PURGE_TOKENS = (
@@ -106,8 +112,16 @@ async def by_token_id(db: Database, token_id: uuid.UUID) -> Visitor | None:
         return await _read(connection, token_id)
 
 
-async def arrive(db: Database, *, channel_id: uuid.UUID, kind: VisitorKind, identity: str) -> tuple[Visitor, str]:
-    """The visitor of that identity, made where there is none, and a new token of theirs, in clear."""
+async def good_tokens(db: Database, token_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+    """Those of the tokens that are good still, of channels that are on."""
+    async with db.connection() as connection:
+        return {record["id"] for record in await connection.fetch(_GOOD, token_ids)}
+
+
+async def arrive(
+    db: Database, *, channel_id: uuid.UUID, kind: VisitorKind, identity: str
+) -> tuple[Visitor | None, str]:
+    """The visitor of that identity, made where there is none, and a new token of theirs, in clear; None as in `come_back`."""
     token, token_id = secrets.token_urlsafe(32), new_id()
     async with db.transaction() as connection:
         visitor_id = await connection.fetchval(_ARRIVE, new_id(), channel_id, kind, identity, new_id())
@@ -117,9 +131,13 @@ async def arrive(db: Database, *, channel_id: uuid.UUID, kind: VisitorKind, iden
     return visitor, token
 
 
-async def come_back(db: Database, visitor: Visitor) -> Visitor:
-    """The same visitor once more: the token is good for another while, and the conversation is the one they have now."""
+async def come_back(db: Database, visitor: Visitor) -> Visitor | None:
+    """The same visitor once more: the token is good for another while, and the conversation is the one they have now.
+
+    None where the token was given back, or the channel switched off, meanwhile.
+    """
     async with db.transaction() as connection:
+        await connection.execute(_LOCK, visitor.id)  # before the token, as whoever arrives does
         await connection.execute(_USE, visitor.token_id, KEPT_S)
         return await _settled(connection, visitor.id, visitor.token_id)
 
@@ -138,12 +156,9 @@ async def purge(connection: Connection, *, limit: int = 5000) -> int:
     return gone
 
 
-async def _settled(connection: Connection, visitor_id: uuid.UUID, token_id: uuid.UUID) -> Visitor:
+async def _settled(connection: Connection, visitor_id: uuid.UUID, token_id: uuid.UUID) -> Visitor | None:
     await connection.execute(_CONVERSATION, visitor_id, new_id())
-    visitor = await _read(connection, token_id)
-    if visitor is None:
-        raise LookupError("a visitor's token just written is not there")
-    return visitor
+    return await _read(connection, token_id)
 
 
 async def _read(connection: Connection, token_id: uuid.UUID) -> Visitor | None:

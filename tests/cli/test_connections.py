@@ -82,6 +82,17 @@ async def test_a_connection_whose_other_end_takes_nothing_is_closed() -> None:
             await until(lambda: _established(port) == 0, timeout_s=30, what="its end")
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux closes them by itself")
+async def test_looking_for_the_socket_leaves_no_file_open(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb"), socket.socket() as late:
+        late.bind(("127.0.0.1", 0))
+        before = len(os.listdir("/proc/self/fd"))
+        looking = asyncio.create_task(let_go_of_the_deaf(late.getsockname()[1]))
+        asyncio.get_running_loop().call_later(0.3, late.listen)
+        assert await looking
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
 def _established(port: int) -> int:
     """How many connections the kernel holds at this end (proc(5): /proc/net/tcp, state 01)."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]

@@ -5,12 +5,19 @@ import uuid
 from replyline.store import media, visitors
 from replyline.store.database import Database
 from replyline.store.media import Upload
-from tests.store.scene import make_scene
+from replyline.store.visitors import Visitor, VisitorKind
+from tests.store.scene import Scene, make_scene
+
+
+async def _arrive(scene: Scene, *, kind: VisitorKind, identity: str) -> tuple[Visitor, str]:
+    visitor, token = await visitors.arrive(scene.database, channel_id=scene.channel.id, kind=kind, identity=identity)
+    assert visitor is not None
+    return visitor, token
 
 
 async def test_a_token_is_good_as_long_as_it_is_used(database: Database) -> None:
     scene = await make_scene(database, "WIDGET")
-    visitor, token = await visitors.arrive(database, channel_id=scene.channel.id, kind="visitor", identity="v_1")
+    visitor, token = await _arrive(scene, kind="visitor", identity="v_1")
     await scene.fetch("UPDATE visitor_tokens SET expires_at = now() + interval '1 hour'")
     again = await visitors.come_back(database, visitor)
     assert again == visitor
@@ -24,10 +31,7 @@ async def test_a_token_is_good_as_long_as_it_is_used(database: Database) -> None
 
 async def test_a_visitor_has_a_bounded_number_of_tokens(database: Database) -> None:
     scene = await make_scene(database, "WIDGET")
-    made = [
-        await visitors.arrive(database, channel_id=scene.channel.id, kind="external", identity="u1")
-        for _ in range(visitors.MOST_TOKENS + 3)
-    ]
+    made = [await _arrive(scene, kind="external", identity="u1") for _ in range(visitors.MOST_TOKENS + 3)]
     assert len({visitor.id for visitor, _ in made}) == 1
     good = [await visitors.by_token(database, token, channel_id=scene.channel.id) is not None for _, token in made]
     assert good == [False] * 3 + [True] * visitors.MOST_TOKENS
@@ -35,8 +39,8 @@ async def test_a_visitor_has_a_bounded_number_of_tokens(database: Database) -> N
 
 async def test_what_is_over_is_cleared_away(database: Database) -> None:
     scene = await make_scene(database, "WIDGET")
-    old, _ = await visitors.arrive(database, channel_id=scene.channel.id, kind="visitor", identity="v_old")
-    new, token = await visitors.arrive(database, channel_id=scene.channel.id, kind="visitor", identity="v_new")
+    old, _ = await _arrive(scene, kind="visitor", identity="v_old")
+    new, token = await _arrive(scene, kind="visitor", identity="v_new")
     await scene.fetch("UPDATE visitors SET created_at = now() - interval '200 days' WHERE id = $1", old.id)
     await scene.fetch("UPDATE visitor_tokens SET expires_at = now() - interval '1 day' WHERE visitor_id = $1", old.id)
     async with database.connection() as connection:
@@ -48,7 +52,7 @@ async def test_what_is_over_is_cleared_away(database: Database) -> None:
 async def test_a_server_of_the_customer_and_the_widget_meet_in_one_conversation(database: Database) -> None:
     scene = await make_scene(database, "WIDGET")
     await scene.hear("from the server", sender="u1", identity_kind="external")
-    visitor, _ = await visitors.arrive(database, channel_id=scene.channel.id, kind="external", identity="u1")
+    visitor, _ = await _arrive(scene, kind="external", identity="u1")
     assert visitor.begun
     assert visitor.conversation_id == await scene.value("SELECT id FROM conversations")
 

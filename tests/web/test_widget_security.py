@@ -12,7 +12,9 @@ import pytest
 
 from replyline.store import channels
 from replyline.store.database import Database
+from replyline.web.widget.visitors import Guests
 from tests.make import VAULT
+from tests.proxy import FaultProxy
 from tests.store.scene import Scene
 from tests.waiting import until
 from tests.web.conftest import Answer, Door, Serve
@@ -201,6 +203,29 @@ async def test_who_logs_out_takes_every_session_along(door: Door, scene: Scene) 
         assert (await one.call("GET", "/messages")).problem == (401, "session_expired")
     await stolen.begin()
     assert await stolen.history() == [], "the old token makes somebody new"
+
+
+async def test_who_logs_out_takes_the_open_stream_along(door: Door, scene: Scene) -> None:
+    page = await open_page(door, scene.channel)
+    stolen = Page(door, scene.channel.external_id, visitor_token=page.visitor_token)
+    await stolen.begin()
+    async with stolen.stream() as stream:
+        await page.call("DELETE", "/sessions")
+        await until(lambda: stream.ended, what="the end of the stream")
+
+
+async def test_a_token_taken_back_elsewhere_ends_the_open_stream(door: Door, scene: Scene) -> None:
+    page, other = await open_page(door, scene.channel), await open_page(door, scene.channel)
+    async with page.stream() as stream, other.stream() as staying:
+        await scene.fetch("DELETE FROM visitor_tokens WHERE token_hash = $1", _token_hash(page))
+        await until(lambda: stream.ended, timeout_s=20, what="the end of the stream")
+        assert not staying.ended
+        await scene.fetch("UPDATE channels SET enabled = false WHERE id = $1", scene.channel.id)
+        await until(lambda: staying.ended, timeout_s=20, what="the end of a widget that is off")
+
+
+def _token_hash(page: Page) -> bytes:
+    return hashlib.sha256(str(page.visitor_token).encode()).digest()
 
 
 async def test_tokens_are_not_kept_in_clear(door: Door, scene: Scene) -> None:
@@ -476,6 +501,28 @@ async def test_an_address_makes_a_few_visitors_an_hour(serve: Serve, scene: Scen
         assert (await spoofed.begin()).status == 429, "what the person's own proxy says is not believed"
 
 
+async def test_a_line_of_the_persons_own_is_not_believed(serve: Serve, scene: Scene) -> None:
+    """Some proxies add a second X-Forwarded-For instead of going on with the first."""
+    async with serve(trusted_proxies="127.0.0.0/8", widget_visitors_per_address="1/3600") as door:
+        statuses = []
+        for number in range(3):
+            headers = [
+                ("Origin", ORIGIN),
+                ("X-Forwarded-For", f"198.51.100.{number}"),
+                ("X-Forwarded-For", "203.0.113.7"),
+            ]
+            body = {"site_key": scene.channel.external_id}
+            async with door.http.post(f"{door.url}/widget/v1/sessions", json=body, headers=headers) as response:
+                statuses.append(response.status)
+        assert statuses == [201, 429, 429]
+
+
+async def test_an_address_of_ipv4_written_as_ipv6_is_its_own(serve: Serve, scene: Scene) -> None:
+    async with serve(trusted_proxies="127.0.0.0/8", widget_visitors_per_address="1/3600") as door:
+        for address, status in (("::ffff:203.0.113.1", 201), ("::ffff:203.0.113.2", 201), ("203.0.113.2", 429)):
+            assert (await Page(door, scene.channel.external_id, address=address).begin()).status == status
+
+
 async def test_one_network_of_ipv6_is_one_address(serve: Serve, scene: Scene) -> None:
     async with serve(trusted_proxies="127.0.0.0/8", widget_visitors_per_address="1/3600") as door:
         assert (await Page(door, scene.channel.external_id, address="2001:db8::1").begin()).status == 201
@@ -510,6 +557,15 @@ async def test_an_address_begins_a_few_conversations(serve: Serve, scene: Scene)
         assert (await second.write("hello")).problem == (429, "rate_limited")
 
 
+async def test_a_conversation_is_counted_once_also_while_no_worker_saves_it(serve: Serve, scene: Scene) -> None:
+    async with serve(trusted_proxies="127.0.0.0/8", widget_conversations_per_address="2/3600") as door:
+        ana, ben = (Page(door, scene.channel.external_id, address="203.0.113.7") for _ in range(2))
+        for page in (ana, ben):
+            await page.begin()
+        assert [(await ana.write(f"m{number}")).status for number in range(4)] == [202] * 4
+        assert (await ben.write("hello")).status == 202
+
+
 async def test_a_sites_month_may_be_full(door: Door, database: Database) -> None:
     site = await make_site(database, messages_per_month="1")
     page = await open_page(door, site.channel)
@@ -530,6 +586,28 @@ async def test_limits_are_off_while_redis_is_away(serve: Serve, scene: Scene) ->
         assert (await page.call("POST", "/tickets")).problem == (503, "redis_unavailable")
 
 
+async def test_a_redis_that_hangs_holds_nobody_up(serve: Serve, scene: Scene, valkey_url: str) -> None:
+    async with FaultProxy(valkey_url) as proxy, serve(redis_url=proxy.url()) as door:
+        page = await open_page(door, scene.channel)
+        proxy.freeze(replies_only=True)
+        async with asyncio.timeout(8):  # Redis itself is given up after 10 s
+            assert (await page.write("hello")).status == 202
+            await save_all(scene)
+            assert await page.history() == [("user", "hello")]
+            async with page.stream("?after=0") as stream:
+                await until(lambda: stream.logged == [(1, "hello")], what="the message")
+
+
+async def test_without_redis_a_visitor_has_a_bounded_number_of_streams(serve: Serve, scene: Scene) -> None:
+    async with serve(redis_url="redis://127.0.0.1:9/0", widget_streams_per_visitor=2) as door:
+        page = await open_page(door, scene.channel)
+        headers = {**page.headers, "Authorization": f"Bearer {page.session_token}"}
+        opened = [await door.http.get(f"{door.url}/widget/v1/events", headers=headers) for _ in range(6)]
+        assert sorted(response.status for response in opened) == [200] * 4 + [429] * 2
+        for response in opened:
+            response.close()
+
+
 # Other people's things.
 
 
@@ -541,6 +619,22 @@ async def test_identities_of_two_sites_are_two(door: Door, scene: Scene, databas
     await save_all(scene)
     assert await there.history() == []
     assert here.conversation_id != there.conversation_id
+
+
+async def test_what_a_server_writes_first_is_in_the_users_conversation(door: Door, scene: Scene) -> None:
+    user = await open_page(door, scene.channel, user={"id": "u1", "hash": _hash("u1")})
+    await scene.hear("from the server", sender="u1", identity_kind="external")
+    await user.write("from the page")
+    await save_all(scene)
+    assert await user.history() == [("user", "from the server"), ("user", "from the page")]
+
+
+async def test_a_ticket_is_for_one_conversation(door: Door, scene: Scene) -> None:
+    page = await open_page(door, scene.channel)
+    ticket = (await page.call("POST", "/tickets")).json["ticket"]
+    await scene.fetch("UPDATE visitors SET conversation_id = gen_random_uuid()")
+    door.api.state.guests = Guests(door.app, door.api.state.sites)  # which remembers nobody from a moment ago
+    assert (await page.call("GET", f"/events?ticket={ticket}")).problem == (401, "session_expired")
 
 
 async def test_a_switched_off_widget_ends_its_sessions(door: Door, scene: Scene) -> None:

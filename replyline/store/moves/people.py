@@ -69,7 +69,14 @@ _UNUSED_CONTACTS = "DELETE FROM contacts WHERE id = ANY($1::uuid[])"
 
 _NEW_CONVERSATIONS = """
 INSERT INTO conversations (id, customer_id, chatbot_id, channel_id, contact_id, reply_to)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[])
+SELECT coalesce(
+    r.named,
+    (SELECT p.conversation_id FROM visitors p
+     WHERE p.channel_id = r.channel_id AND p.identity_kind = r.kind AND p.identity = r.identity
+       AND NOT EXISTS (SELECT 1 FROM conversations o WHERE o.id = p.conversation_id)),
+    r.new), r.customer_id, r.chatbot_id, r.channel_id, r.contact_id, r.reply_to
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::uuid[], $8::text[], $9::text[])
+  AS r (new, customer_id, chatbot_id, channel_id, contact_id, reply_to, named, kind, identity)
 ON CONFLICT DO NOTHING
 """
 
@@ -145,10 +152,13 @@ async def _make_conversations(connection: Connection, rows: Sequence[tuple[Incom
     ordered = [new[key] for key in sorted(new)]
     await connection.execute(
         _NEW_CONVERSATIONS,
-        [message.conversation_id or new_id() for message, _ in ordered],
+        [new_id() for _ in ordered],
         [found.customer_id for _, found in ordered],
         [found.chatbot_id for _, found in ordered],
         [message.channel_id for message, _ in ordered],
         [found.contact_id for _, found in ordered],
         [message.reply_to or message.external_user_id for message, _ in ordered],
+        [message.conversation_id for message, _ in ordered],
+        [message.identity_kind or "external" for message, _ in ordered],
+        [message.external_user_id for message, _ in ordered],
     )

@@ -15,6 +15,7 @@ from replyline.web.auth import Here
 from replyline.web.demo.phones import PHONES, Demo, FaultName, PhoneName, Phones
 from replyline.web.messages import TimelineOut
 from replyline.web.problems import Problem, not_found
+from replyline.web.widget.origins import is_ours
 from replyline.web.wire import In, Out, Text
 
 router = APIRouter(include_in_schema=False)
@@ -30,6 +31,7 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_OF_PROXIES = ("x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via")
 _PAGE = files("replyline.web.demo") / "page"
 
 Person = Annotated[str, StringConstraints(pattern=r"^\d{7,15}$")]
@@ -59,7 +61,7 @@ def _is_local(request: Request, own_host: str) -> bool:
         from_here = peer == own_host or ipaddress.ip_address(peer).is_loopback
     except ValueError:
         return False
-    if "x-forwarded-for" in request.headers or "forwarded" in request.headers:
+    if any(name in request.headers for name in _OF_PROXIES):
         return False
     return from_here and name in {"127.0.0.1", "localhost", "::1", own_host}
 
@@ -68,7 +70,7 @@ def _is_own_page(request: Request) -> bool:
     origin = request.headers.get("origin")
     if origin is None:
         return request.headers.get("sec-fetch-site") == "same-origin"
-    return urlsplit(origin).netloc == request.headers.get("host")
+    return is_ours(origin, request.headers)
 
 
 Running = Annotated[Demo, Depends(_running)]

@@ -104,4 +104,6 @@ async def _with_ticket(app: App, sites: Sites, guests: Guests, ticket: str, requ
     site = await sites.by_id(found.site)
     if not same_origin(check_origin(site, request.headers), found.origin):
         raise Problem(403, "origin_not_allowed", "the ticket was given to another site's page")
-    return await guests.guest(site, found.token_id, found.origin, found.expires_at)
+    return await guests.guest(
+        site, found.token_id, found.origin, found.expires_at, conversation=str(found.conversation_id)
+    )

@@ -1,5 +1,6 @@
 """How often a visitor, an address and a site may do what: a brake on abuse, so with Redis away it is off."""
 
+import asyncio
 import ipaddress
 import uuid
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ _UPLOADS_OF_ADDRESS = CountLimit(300, 86_400.0)
 _SIGNS = CountLimit(60, 60.0)
 _READS = CountLimit(120, 60.0)
 _CAP_LOOKED_AT_S = 15.0
+_MOST_BEGUN = 10_000
+_ANSWERS_WITHIN_S = 0.5
 
 
 class WidgetLimits:
@@ -33,6 +36,7 @@ class WidgetLimits:
 
     def __init__(self, app: App) -> None:
         self._app = app
+        self._begun: dict[uuid.UUID, None] = {}
         self._counted: Recently[uuid.UUID, int] = Recently(ttl_s=_CAP_LOOKED_AT_S)
 
     async def new_visitor(self, site: Channel, request: Request) -> None:
@@ -66,9 +70,15 @@ class WidgetLimits:
             *_bucket(f"messages:{visitor.id}", settings.widget_messages_per_visitor),
             *self._of_address(request, "messages", settings.widget_messages_per_address),
         ]
-        if not visitor.begun:
+        conversation_id = visitor.conversation_id
+        begins = not visitor.begun and conversation_id not in self._begun
+        if begins:
             buckets += self._of_address(request, "conversations", settings.widget_conversations_per_address)
         await self._take(site.id, buckets)
+        if begins:
+            self._begun[conversation_id] = None
+            while len(self._begun) > _MOST_BEGUN:
+                self._begun.pop(next(iter(self._begun)))
         await self._month(site)
 
     async def ticket(self, visitor: Visitor) -> None:
@@ -125,8 +135,9 @@ class WidgetLimits:
 
     async def _take(self, site_id: uuid.UUID, buckets: Sequence[Bucket]) -> None:
         try:
-            refused = await self._app.broker.throttle.take(str(site_id), buckets) if buckets else None
-        except (BrokerUnavailable, CommandRefused):
+            async with asyncio.timeout(_ANSWERS_WITHIN_S):
+                refused = await self._app.broker.throttle.take(str(site_id), buckets) if buckets else None
+        except (BrokerUnavailable, CommandRefused, TimeoutError):
             return
         if refused is not None:
             raise _too_often("rate_limited", "too often: try again later", refused.after_s)
@@ -137,13 +148,16 @@ def address_of(request: Request, settings: Settings) -> "ipaddress.IPv4Address |
 
     Whole networks of IPv6 belong to one person, so there only the first 64 bits count.
     """
-    hops = [*request.headers.get("x-forwarded-for", "").split(","), request.client.host if request.client else ""]
+    forwarded = ",".join(request.headers.getlist("x-forwarded-for"))  # some proxies add a line of their own
+    hops = [*forwarded.split(","), request.client.host if request.client else ""]
     address = None
     for hop in reversed(hops):
         try:
             address = ipaddress.ip_address(hop.strip())
         except ValueError:
             break
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
         if not any(address in network for network in settings.trusted_networks):
             break
     if isinstance(address, ipaddress.IPv6Address) and not address.is_loopback:

@@ -13,11 +13,12 @@ from replyline.store import conversation_log, visitors
 from replyline.store.channels import Channel
 from replyline.store.visitors import Visitor
 from replyline.web.auth import Here
-from replyline.web.problems import Problem
+from replyline.web.problems import Problem, not_found
 from replyline.web.widget import identity
 from replyline.web.widget.limits import WidgetLimits, limits_of
 from replyline.web.widget.origins import check_origin
 from replyline.web.widget.sites import Sites
+from replyline.web.widget.streams import Streams, streams_of
 from replyline.web.widget.uploads import UPLOAD_TYPES
 from replyline.web.widget.visitors import SESSION_S, CurrentGuest, FindGuests, FindSite
 from replyline.web.widget.wire import Look, SessionIn, SessionOut, TicketOut
@@ -33,6 +34,7 @@ class Ticket(msgspec.Struct, frozen=True):
 
     site: uuid.UUID
     token_id: uuid.UUID
+    conversation_id: uuid.UUID
     origin: str
     expires_at: float
 
@@ -59,6 +61,8 @@ async def begin_session(  # noqa: PLR0917  FastAPI's parameters
     else:
         await limits.refresh(known)
         visitor = await visitors.come_back(app.database, known)
+    if visitor is None:  # logged out, or the widget switched off, at this very moment
+        raise not_found("widget")
     guests.forget(visitor)
     head = (await conversation_log.heads(app.database, [visitor.conversation_id])).get(visitor.conversation_id)
     return SessionOut(
@@ -73,10 +77,13 @@ async def begin_session(  # noqa: PLR0917  FastAPI's parameters
 
 
 @router.delete("/sessions", status_code=204)
-async def end_session(guest: CurrentGuest, app: Here, guests: FindGuests) -> None:
+async def end_session(
+    guest: CurrentGuest, app: Here, guests: FindGuests, streams: Annotated[Streams, Depends(streams_of)]
+) -> None:
     """The visitor logs out: their token and all sessions that were begun with it are worth nothing (after 5 seconds)."""
     await visitors.depart(app.database, guest.visitor)
     guests.forget(guest.visitor)
+    streams.let_go(guest.visitor.token_id)
 
 
 @router.post("/tickets", status_code=201)
@@ -84,7 +91,9 @@ async def make_ticket(guest: CurrentGuest, app: Here, limits: Limited) -> Ticket
     """For a browser's own EventSource, which cannot send a token: good for one call of the event stream, within 30 seconds."""
     await limits.ticket(guest.visitor)
     name = secrets.token_urlsafe(32)
-    ticket = Ticket(guest.site.id, guest.visitor.token_id, guest.origin, guest.expires_at)
+    ticket = Ticket(
+        guest.site.id, guest.visitor.token_id, guest.visitor.conversation_id, guest.origin, guest.expires_at
+    )
     try:
         await app.broker.live.keep_ticket(name, msgspec.json.encode(ticket), ttl_s=TICKET_S)
     except (BrokerUnavailable, CommandRefused) as error:

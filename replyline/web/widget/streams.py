@@ -21,7 +21,7 @@ from replyline import metrics
 from replyline.app import App
 from replyline.broker import BrokerUnavailable, CommandRefused, Told, Written
 from replyline.live import CLOSED, LiveEvent, decode_event
-from replyline.store import conversation_log
+from replyline.store import conversation_log, visitors
 from replyline.store.conversation_log import LogEntry, LogPlace
 from replyline.store.database import StoreUnavailable
 from replyline.web.problems import Problem
@@ -40,10 +40,13 @@ _PAGE = 20
 _READER_TTL_S = 45.0
 _RENEW_S = 15.0
 _LINGER_S = 30.0
-_LOOK_S = 10.0
+_LOOK_S = 5.0
+_MOST_WAITING = 10
 _LOOK_WITHOUT_REDIS_S = 1.0
 _STORE_AWAY_S = 1.0
-_AWAY = (BrokerUnavailable, CommandRefused)
+_ANSWERS_WITHIN_S = 0.5
+"""A Redis that hangs is as good as away."""
+_AWAY = (BrokerUnavailable, CommandRefused, TimeoutError)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -69,6 +72,7 @@ class Listener:
     def __init__(self, app: App, guest: Guest, place: int | None, reader: str) -> None:
         self.conversation_id = guest.visitor.conversation_id
         self.reader = reader
+        self.token_id = guest.visitor.token_id
         self.place = place
         self._app = app
         self._visitor = guest.visitor
@@ -185,11 +189,16 @@ class Listener:
     async def _so_far(self) -> bytes:
         """The answer that is being written, as far as it is; the pieces that are held and in it are not sent again."""
         try:
-            so_far = await self._app.broker.live.so_far(str(self.conversation_id))
+            async with asyncio.timeout(_ANSWERS_WITHIN_S):
+                so_far = await self._app.broker.live.so_far(str(self.conversation_id))
         except _AWAY:  # when Redis is back, all pages are made good
             return b""
-        if so_far is None or not so_far.next_index:
-            self._forget_pieces(but=None if so_far is None else so_far.stream)
+        if so_far is None:
+            self._forget_pieces()
+            self._stream = None  # what was told meanwhile is dropped: its next piece asks again
+            return b""
+        if not so_far.next_index:
+            self._forget_pieces(but=so_far.stream)
             return b""
         self._forget_pieces(but=so_far.stream, before=so_far.next_index)
         if self._stream != so_far.stream:
@@ -247,7 +256,11 @@ class Streams:
         conversation = str(listener.conversation_id)
         most = self._app.settings.widget_streams_per_visitor
         with contextlib.suppress(*_AWAY):  # without Redis nobody counts
-            if not await self._app.broker.live.enter(conversation, listener.reader, most=most, ttl_s=_READER_TTL_S):
+            async with asyncio.timeout(_ANSWERS_WITHIN_S):
+                let_in = await self._app.broker.live.enter(
+                    conversation, listener.reader, most=most, ttl_s=_READER_TTL_S
+                )
+            if not let_in:
                 metrics.widget_refusals_total.labels("rate_limited").inc()
                 raise Problem(
                     429, "too_many_streams", f"at most {most} pages of a visitor listen at once", retry_after_s=30.0
@@ -255,6 +268,10 @@ class Streams:
         for earlier in self._listeners.get(listener.conversation_id, ()):
             if earlier.reader == listener.reader:
                 earlier.end()
+        if self._closed:  # meanwhile
+            raise Problem(503, "ending", "this process is ending: come back", retry_after_s=1.0)
+        if len(self._listeners.get(listener.conversation_id, ())) >= 2 * most:  # also where Redis counts nobody
+            raise Problem(429, "too_many_streams", "too many pages of a visitor listen at once", retry_after_s=30.0)
         self._listeners.setdefault(listener.conversation_id, set()).add(listener)
         metrics.open_streams.inc()
         try:
@@ -279,12 +296,20 @@ class Streams:
 
     @asynccontextmanager
     async def growth(self, conversation_id: uuid.UUID) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        """What gives back when the conversation's log may have grown, from the beginning of the block on."""
+        """What gives back when the conversation's log may have grown, from the beginning of the block on.
+
+        Raises:
+            Problem: 429, too many of the visitor's calls wait already; 503, this process is ending.
+        """
         await self._open()
+        if len(self._waiting.get(conversation_id, ())) >= _MOST_WAITING:
+            raise Problem(429, "too_many_streams", "too many calls of a visitor wait at once", retry_after_s=30.0)
         event = asyncio.Event()
         self._waiting.setdefault(conversation_id, set()).add(event)
 
         async def grown() -> None:
+            if self._closed:
+                raise TimeoutError
             with contextlib.suppress(TimeoutError):  # that it has grown may be untold while Redis is away
                 async with asyncio.timeout(_LOOK_WITHOUT_REDIS_S * 2):
                     await event.wait()
@@ -297,9 +322,19 @@ class Streams:
             self._waiting[conversation_id].discard(event)
             self._unwatch(conversation_id)
 
+    def let_go(self, token_id: uuid.UUID) -> None:
+        """End the pages of a visitor whose token was given back."""
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                if listener.token_id == token_id:
+                    listener.end()
+
     async def close(self) -> None:
         """Let every page go; they come back, to another process or to the next one."""
         self._closed = True
+        for events in self._waiting.values():
+            for event in events:
+                event.set()
         for listeners in list(self._listeners.values()):
             for listener in list(listeners):
                 listener.end()
@@ -370,13 +405,26 @@ class Streams:
         while True:
             await asyncio.sleep(_LOOK_S if self._listening.connected else _LOOK_WITHOUT_REDIS_S)
             try:
-                heads = await conversation_log.heads(self._app.database, list(self._listeners))
-            except StoreUnavailable:
-                continue
-            for conversation_id, head in heads.items():
-                for listener in self._listeners.get(conversation_id, ()):
-                    if listener.place is None or head.last > listener.place:
-                        listener.grow()
+                await self._look()
+            except StoreUnavailable as error:
+                log.debug("streams.store_away", error=str(error))
+            except Exception:
+                log.exception("streams.look_failed")  # the next look is the retry
+
+    async def _look(self) -> None:
+        """Compare each page with its log, and see whether it may still be there: its visitor may have logged out."""
+        pages = [listener for listeners in self._listeners.values() for listener in listeners]
+        heads = await conversation_log.heads(self._app.database, list(self._listeners))
+        good = await visitors.good_tokens(self._app.database, [page.token_id for page in pages])
+        for page in pages:
+            head = heads.get(page.conversation_id)
+            last = head.last if head else 0
+            if page.token_id not in good:
+                page.end()
+            elif page.place is not None and page.place > last:
+                page.resync()
+            elif page.place is None or page.place < last:
+                page.grow()
 
     async def _keep_renewing(self) -> None:
         while True:

@@ -75,13 +75,20 @@ async def upload(
         await app.files.write(new.path, _once(data))
     except Temporary as error:
         raise Problem(503, "files_unavailable", "the file cannot be kept now", retry_after_s=5.0) from error
-    await media.keep_upload(app.database, new)
+    try:
+        await media.keep_upload(app.database, new)
+    except BaseException:
+        await app.files.delete(new.path)  # nobody would ever know of it
+        raise
     return AttachmentOut(id=attachment_name(new.id), name=new.filename, mime_type=declared, size=new.size)
 
 
 @router.get("/uploads/{name}", response_class=StreamingResponse)
-async def fetch(name: str, guest: CurrentGuest, app: Here) -> StreamingResponse:
+async def fetch(
+    name: str, guest: CurrentGuest, app: Here, limits: Annotated[WidgetLimits, Depends(limits_of)]
+) -> StreamingResponse:
     """A file of the visitor's own conversation, to be saved and not shown: nothing in it can run as the site."""
+    await limits.read(guest.visitor)
     try:
         media_id = attachment_id(name)
     except ValueError as error:
