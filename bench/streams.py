@@ -25,7 +25,7 @@ from bench.streams_load import (
 )
 from bench.streams_stage import Memory, Stage
 from bench.streams_wire import Close, Cut, Hear, Open, Seen
-from replyline.web.widget.streams import MOST_LIVE_BYTES
+from replyline.web.widget.listener import MOST_LIVE_BYTES
 
 _MESSAGES_A_SECOND = 50
 _ANSWERS = 20

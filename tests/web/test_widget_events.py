@@ -12,7 +12,7 @@ from replyline.broker import Broker, Told
 from replyline.live import encode_event, typing
 from replyline.publisher import LOG_GREW
 from replyline.store.database import Database
-from replyline.web.widget import streams
+from replyline.web.widget import listener
 from replyline.web.widget.streams import Streams
 from tests.proxy import FaultProxy
 from tests.store.scene import Scene
@@ -170,7 +170,7 @@ async def test_a_page_that_is_ahead_of_the_log_reads_anew(door: Door, scene: Sce
 async def test_a_page_far_behind_reads_anew(
     door: Door, scene: Scene, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "MOST_REPLAYED", 1)
+    monkeypatch.setattr(listener, "MOST_REPLAYED", 1)
     page = await open_page(door, scene.channel)
     for text in ("one", "two"):
         await page.write(text)
@@ -254,7 +254,7 @@ async def test_a_page_that_reads_nothing_holds_little_and_misses_nothing(
             most = max([most, *held()])
         await page.write("and this?")
         await save_all(scene)
-        assert 0 < most <= streams.MOST_LIVE_BYTES
+        assert 0 < most <= listener.MOST_LIVE_BYTES
         slow.settimeout(20)
         received = b""
         while b"and this?" not in received:  # it catches up from the log
@@ -265,7 +265,7 @@ async def test_a_page_that_reads_nothing_holds_little_and_misses_nothing(
 def _held(door: Door) -> Callable[[], list[int]]:
     """What is held for each page of the server, in bytes."""
     found: Streams = door.api.state.streams
-    return lambda: [listener.held_bytes for listeners in found._listeners.values() for listener in listeners]
+    return lambda: [page.held_bytes for pages in found._listeners.values() for page in pages]
 
 
 async def _logged(stream: Stream, count: int) -> list[tuple[int | None, object]]:

@@ -1,7 +1,8 @@
 """The widget on a customer's site: its routes are for browsers of strangers, so nothing here is done for a key.
 
 sessions (a site key becomes a short token) · messages (writing, reading, typing) · events (the stream) · uploads · script
-(`/widget.js`). Who may call is decided in origins and visitors; limits says how often; streams holds the open pages.
+(`/widget.js`). Who may call is decided in origins and visitors; limits says how often; streams holds the open
+pages, and listener is one of them.
 """
 
 from fastapi import APIRouter

@@ -12,10 +12,11 @@ from replyline.broker import BrokerUnavailable, CommandRefused
 from replyline.web.auth import Here
 from replyline.web.problems import Problem
 from replyline.web.widget.limits import WidgetLimits, limits_of
+from replyline.web.widget.listener import Listener
 from replyline.web.widget.origins import check_origin, same_origin
 from replyline.web.widget.sessions import Ticket
 from replyline.web.widget.sites import Sites
-from replyline.web.widget.streams import Listener, Streams, streams_of
+from replyline.web.widget.streams import Streams, streams_of
 from replyline.web.widget.visitors import FindGuests, FindSite, Guest, Guests, unauthorized
 
 _TAKEN_WITHIN_S = 60.0
