@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
+from replyline import metrics
 from replyline.broker import Broker, Told
 from replyline.live import encode_event, typing
 from replyline.publisher import LOG_GREW
@@ -236,8 +237,10 @@ async def test_a_page_that_reads_nothing_holds_little_and_misses_nothing(
     async with serve() as door:
         page = await open_page(door, scene.channel)
         host, _, port = door.url.removeprefix("http://").partition(":")
-        slow = socket.create_connection((host, int(port)))
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow = socket.socket()
+        # Before it connects, and not smaller: a window that is narrowed later is opened again a few bytes at a time.
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        slow.connect((host, int(port)))
         slow.sendall(
             f"GET /widget/v1/events?after=0 HTTP/1.1\r\nHost: x\r\nOrigin: {page.origin}\r\n"
             f"Authorization: Bearer {page.session_token}\r\n\r\n".encode()
@@ -245,7 +248,7 @@ async def test_a_page_that_reads_nothing_holds_little_and_misses_nothing(
         held = _held(door)
         await until(lambda: len(held()) == 1, what="the slow page")
         answer = str(uuid.uuid4())
-        most = 0
+        most, dropped_before = 0, _dropped()
         for _ in range(150):  # more than sockets hold
             await broker.live.begin(page.conversation_id, answer)
             for _ in range(8):
@@ -255,11 +258,21 @@ async def test_a_page_that_reads_nothing_holds_little_and_misses_nothing(
         await page.write("and this?")
         await save_all(scene)
         assert 0 < most <= listener.MOST_LIVE_BYTES
+        assert _dropped() > dropped_before, "more came than is held"
         slow.settimeout(20)
         received = b""
         while b"and this?" not in received:  # it catches up from the log
             received = received[-1000:] + await asyncio.to_thread(slow.recv, 1_000_000)
         slow.close()
+
+
+def _dropped() -> float:
+    return sum(
+        sample.value
+        for metric in metrics.stream_events_total.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total") and sample.labels["kind"] == "dropped"
+    )
 
 
 def _held(door: Door) -> Callable[[], list[int]]:
