@@ -4,12 +4,15 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated
 
+import structlog
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import StringConstraints
 
 from replyline import metrics
+from replyline.app import App
 from replyline.errors import Temporary
+from replyline.files import FilesUnavailable
 from replyline.ids import new_id
 from replyline.store import media
 from replyline.store.media import Upload
@@ -20,6 +23,8 @@ from replyline.web.widget.limits import WidgetLimits, limits_of
 from replyline.web.widget.visitors import CurrentGuest
 from replyline.web.widget.wire import AttachmentOut, attachment_id, attachment_name
 from replyline.web.wire import Text
+
+log = structlog.get_logger(__name__)
 
 router = APIRouter()
 
@@ -78,7 +83,7 @@ async def upload(
     try:
         await media.keep_upload(app.database, new)
     except BaseException:
-        await app.files.delete(new.path)  # nobody would ever know of it
+        await _take_back(app, new)
         raise
     return AttachmentOut(id=attachment_name(new.id), name=new.filename, mime_type=declared, size=new.size)
 
@@ -109,6 +114,14 @@ async def fetch(
         filename=found.filename or "file",
         headers={"Cross-Origin-Resource-Policy": "cross-origin"},
     )
+
+
+async def _take_back(app: App, new: Upload) -> None:
+    """A file that nobody would ever know of."""
+    try:
+        await app.files.delete(new.path)
+    except FilesUnavailable as error:
+        log.error("widget.file_left_behind", path=new.path, error=str(error))
 
 
 def type_of(data: bytes) -> str | None:
