@@ -1,0 +1,1 @@
+"""The settings by subject; `replyline.settings` joins them and reads the environment."""

@@ -1,0 +1,44 @@
+"""Where Redis and Postgres are, and how work is kept and looked after in them."""
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings
+
+
+class StoreSettings(BaseSettings):
+    """Where Redis and Postgres are, and how work is kept and looked after in them."""
+
+    redis_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("REDIS_URL", "redis_url"),
+        description="Redis or Valkey; replaces the embedded one",
+        repr=False,
+    )
+    redis_host: str | None = Field(
+        None,
+        validation_alias=AliasChoices("REDIS_HOST", "redis_host"),
+        description="with REDIS_PORT and REDIS_PASSWORD instead of REDIS_URL",
+    )
+    redis_port: int = Field(
+        6379, validation_alias=AliasChoices("REDIS_PORT", "redis_port"), ge=1, le=65535, description="see REDIS_HOST"
+    )
+    redis_password: str | None = Field(
+        None,
+        validation_alias=AliasChoices("REDIS_PASSWORD", "redis_password"),
+        description="see REDIS_HOST",
+        repr=False,
+    )
+    database_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("DATABASE_URL", "database_url"),
+        description="Postgres ≥ 15; replaces the embedded one",
+        repr=False,
+    )
+    database_pool: int = Field(20, ge=4, le=500, description="Postgres connections of one process")
+    sweep_every_s: float = Field(3.0, gt=0, le=3600, description="pause between looks for work that lost its queue job")
+    sweep_grace_s: float = Field(
+        10.0, ge=0, le=3600, description="a due job without a queue job is left this long to its publisher"
+    )
+    keep_jobs_s: float = Field(7 * 86400.0, gt=0, description="how long finished jobs stay in Postgres")
+    keep_dead_letters_s: float = Field(30 * 86400.0, gt=0, description="how long dead letters stay in Postgres")
+    lock_s: float = Field(30.0, ge=1, le=600, description="BullMQ lock of a running job; renewed at half of it")
+    stalled_every_s: float = Field(15.0, ge=0.5, le=600, description="pause between looks for jobs of dead workers")
