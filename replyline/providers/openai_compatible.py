@@ -5,8 +5,9 @@ import base64
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -17,19 +18,34 @@ from replyline.providers.openai_answer import MAX_ANSWER_BYTES, read_answer
 from replyline.providers.openai_errors import error_from
 from replyline.providers.openai_stream import StreamedAnswer, cut
 from replyline.providers.prompt import conversation, system_text
+from replyline.providers.reasoning import ReasoningShown
 from replyline.webhooks import read_at_most
 
 # How a stream is asked for, the most first. Some servers refuse what they do not know (Mistral, Azure), and OpenAI itself
 # streams some models to verified organizations only.
-_WAYS: tuple[dict[str, object], ...] = (
+_STREAMS: tuple[dict[str, object], ...] = (
     {"stream": True, "stream_options": {"include_usage": True}},
     {"stream": True},
     {},
 )
+_NO_STREAM = len(_STREAMS) - 1
 _NAMES_OPTIONS = re.compile(rb"stream_options|include_usage")
 _NAMES_STREAM = re.compile(rb"\bstream(ing)?\b", re.IGNORECASE)
+_NAMES_COMPLETION_TOKENS = re.compile(rb"max_completion_tokens")
+_AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com")
 _REMEMBERED = 4096
 _LAST_BYTES_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """How a server wants to be asked, as far as its refusals have told."""
+
+    stream: int = 0
+    """Which of `_STREAMS`."""
+    limit: str = "max_tokens"
+    """OpenAI's reasoning models know only `max_completion_tokens`; most other servers only `max_tokens`."""
+    begins_with_reasoning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +55,11 @@ class _Request:
     url: str
     body: Mapping[str, object]
     headers: Mapping[str, str]
+    most_tokens: int
+
+    def packed(self, manner: _Manner) -> bytes:
+        """The body, asked in this manner."""
+        return msgspec.json.encode({**self.body, manner.limit: self.most_tokens, **_STREAMS[manner.stream]})
 
 
 class OpenAiCompatible:
@@ -50,16 +71,14 @@ class OpenAiCompatible:
         """`timeout_s` is for a whole call, in seconds; the queue is the only one who tries again."""
         self._timeout_s = timeout_s
         self._http: aiohttp.ClientSession | None = None
-        self._ways: dict[int, int] = {}
+        self._manners: dict[int, _Manner] = {}
 
     async def complete(self, account: ProviderAccount, question: Question, *, say: Say | None = None) -> Reply:
         """Ask `{base_url}/chat/completions`; with `say`, for a stream."""
         request = _request(account, question)
         try:
-            if say is None:
-                return read_answer(await self._ask(request, account), account)
             async with asyncio.timeout(self._timeout_s):  # all its tries together
-                return await self._ask_for_stream(request, account, say)
+                return await self._ask(request, account, say)
         except TimeoutError as error:
             raise Temporary("the provider did not answer in time", reason="provider_timeout") from error
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
@@ -74,40 +93,38 @@ class OpenAiCompatible:
         if self._http is not None:
             await self._http.close()
 
-    async def _ask(self, request: _Request, account: ProviderAccount) -> bytes:
-        async with self._session().post(
-            request.url, data=msgspec.json.encode(request.body), headers=request.headers, allow_redirects=False
-        ) as response:
-            answer = await read_at_most(response, MAX_ANSWER_BYTES)
-            if response.status != 200:
-                raise error_from(response.status, answer, response.headers, secret=account.key)
-            return answer
-
-    async def _ask_for_stream(self, request: _Request, account: ProviderAccount, say: Say) -> Reply:
-        """Where a server refuses to stream, or to count in a stream, it is asked again without, and from then on."""
+    async def _ask(self, request: _Request, account: ProviderAccount, say: Say | None) -> Reply:
+        """Where a server refuses the manner of asking, it is asked in another, and from then on."""
         whom = hash((account.base_url, account.model, account.key))
-        headers = {**request.headers, "Accept-Encoding": "identity"}  # what packs a stream holds it back
-        first = self._ways.get(whom, 0)
-        way = first
+        known = self._manners.get(whom, _Manner())
+        manner = known if say is not None else replace(known, stream=_NO_STREAM)
+        # What packs a stream holds it back.
+        headers = request.headers if say is None else {**request.headers, "Accept-Encoding": "identity"}
         while True:
-            body = {**request.body, **_WAYS[way]}
             async with self._session().post(
-                request.url, data=msgspec.json.encode(body), headers=headers, allow_redirects=False
+                request.url, data=request.packed(manner), headers=headers, allow_redirects=False
             ) as response:
                 if response.status == 200:
-                    if way != first:
-                        self._remember(whom, way)
-                    return await _read_stream(response, account, say)
+                    self._remember(whom, manner if say is not None else replace(manner, stream=known.stream))
+                    if say is None:
+                        return read_answer(await read_at_most(response, MAX_ANSWER_BYTES), account)
+                    try:
+                        return await _read_stream(response, account, manner, say)
+                    except ReasoningShown:
+                        self._remember(whom, replace(manner, begins_with_reasoning=True))
+                        raise
                 answer = await read_at_most(response, MAX_ANSWER_BYTES)
-                less = _asking_less(way, response.status, answer)
-                if less is None:
+                other = _other_manner(manner, response.status, answer)
+                if other is None:
                     raise error_from(response.status, answer, response.headers, secret=account.key)
-            way = less
+            manner = other
 
-    def _remember(self, whom: int, way: int) -> None:
-        if len(self._ways) >= _REMEMBERED:
-            self._ways.pop(next(iter(self._ways)))
-        self._ways[whom] = way
+    def _remember(self, whom: int, manner: _Manner) -> None:
+        if self._manners.get(whom, _Manner()) == manner:
+            return
+        if len(self._manners) >= _REMEMBERED:
+            self._manners.pop(next(iter(self._manners)))
+        self._manners[whom] = manner
 
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None:
@@ -126,14 +143,27 @@ def _request(account: ProviderAccount, question: Question) -> _Request:
     messages += [{"role": said.role, "content": said.text} for said in conversation(question)]
     if question.pictures and messages:
         messages[-1]["content"] = _with_pictures(str(messages[-1]["content"]), question.pictures)
-    headers = {"Content-Type": "application/json"}
-    if account.key:
-        headers["Authorization"] = f"Bearer {account.key}"
     return _Request(
-        f"{account.base_url.rstrip('/')}/chat/completions",
-        {"model": account.model, "messages": messages, "max_tokens": account.max_output_tokens},
-        headers,
+        _address(account.base_url),
+        {"model": account.model, "messages": messages},
+        {"Content-Type": "application/json", **_key_header(account.base_url, account.key)},
+        account.max_output_tokens,
     )
+
+
+def _address(base_url: str) -> str:
+    """The path goes before a query: Azure's classic addresses end with `?api-version=…`."""
+    base, mark, query = base_url.partition("?")
+    return f"{base.rstrip('/')}/chat/completions{mark}{query}"
+
+
+def _key_header(base_url: str, key: str | None) -> dict[str, str]:
+    """Azure takes a key as `api-key` (Azure OpenAI, REST API reference, "Authentication"), everybody else as a bearer's token."""
+    if not key:
+        return {}
+    parts = urlsplit(base_url)
+    is_azure = (parts.hostname or "").endswith(_AZURE_HOSTS) or "api-version=" in parts.query
+    return {"api-key": key} if is_azure else {"Authorization": f"Bearer {key}"}
 
 
 def _with_pictures(text: str, pictures: Sequence[Picture]) -> list[dict[str, object]]:
@@ -145,19 +175,21 @@ def _with_pictures(text: str, pictures: Sequence[Picture]) -> list[dict[str, obj
     return parts
 
 
-def _asking_less(way: int, status: int, answer: bytes) -> int | None:
-    """The way to ask after this refusal; None where it is about something else."""
+def _other_manner(manner: _Manner, status: int, answer: bytes) -> _Manner | None:
+    """How to ask after this refusal; None where it is about something else."""
     if status not in {400, 422}:
         return None
-    if way == 0 and _NAMES_OPTIONS.search(answer):
-        return 1
-    if way < len(_WAYS) - 1 and _NAMES_STREAM.search(answer):
-        return len(_WAYS) - 1
+    if manner.limit == "max_tokens" and _NAMES_COMPLETION_TOKENS.search(answer):
+        return replace(manner, limit="max_completion_tokens")
+    if manner.stream == 0 and _NAMES_OPTIONS.search(answer):
+        return replace(manner, stream=1)
+    if manner.stream < _NO_STREAM and _NAMES_STREAM.search(answer):
+        return replace(manner, stream=_NO_STREAM)
     return None
 
 
-async def _read_stream(response: aiohttp.ClientResponse, account: ProviderAccount, say: Say) -> Reply:
-    answer = StreamedAnswer(account)
+async def _read_stream(response: aiohttp.ClientResponse, account: ProviderAccount, manner: _Manner, say: Say) -> Reply:
+    answer = StreamedAnswer(account, begins_with_reasoning=manner.begins_with_reasoning)
     try:
         while not answer.is_done and (data := await response.content.readany()):
             if piece := answer.feed(data):

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from replyline.errors import JobError, Permanent, RateLimited, Temporary
 from replyline.providers.contract import ProviderAccount, Question, Reply, Say
+from replyline.providers.openai_answer import empty
 from replyline.providers.openai_errors import bounded, classify
 from replyline.providers.prompt import conversation, system_text
+from replyline.providers.reasoning import spoken
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -100,9 +102,9 @@ def _messages(question: Question) -> "list[ModelMessage]":
 def _reply(response: "ModelResponse", asked_model: str) -> Reply:
     if response.finish_reason == "content_filter":
         raise Permanent("the provider refused the content", reason="content_filter")
-    text = (response.text or "").replace("\x00", "").strip()
+    text = spoken((response.text or "").replace("\x00", "")).strip()
     if not text:
-        raise Temporary("the provider's answer is empty", reason="provider_empty_answer")
+        raise empty(response.finish_reason)
     usage = response.usage
     measured = not usage.unmeasured_requests and bool(usage.input_tokens or usage.output_tokens)
     return Reply(
@@ -130,7 +132,7 @@ def _in_our_words(error: "AgentRunError", said: str) -> JobError:
             return RateLimited(said, after=bounded(error.retry_after), reason="provider_rate_limited")
         case exceptions.ModelHTTPError():
             named = {str(error.provider_error_code), str(error.provider_error_type)}
-            return classify(error.status_code, named, said, bounded(error.retry_after))
+            return classify(error.status_code, named, said, error.retry_after)
         case exceptions.ModelConnectionError():
             return Temporary(said, reason="provider_connection")
         case _:

@@ -11,14 +11,20 @@ from replyline.providers.contract import ProviderAccount, Reply
 from replyline.providers.openai_answer import (
     MAX_ANSWER_BYTES,
     UNREADABLE,
+    Content,
     Usage,
+    XGroq,
+    failure_of,
+    is_filtered,
     read_answer,
+    read_usage,
     refused,
     reply_of,
-    shown,
     unreadable,
+    words_of,
 )
 from replyline.providers.openai_errors import error_from
+from replyline.providers.reasoning import SpokenStream
 
 MAX_LINE_BYTES = 1_000_000
 MAX_STREAM_BYTES = 16 * MAX_ANSWER_BYTES
@@ -26,20 +32,23 @@ MAX_STREAM_BYTES = 16 * MAX_ANSWER_BYTES
 
 
 class _Delta(msgspec.Struct):
-    content: str | None = None
+    content: Content = None
     refusal: str | None = None
 
 
 class _Choice(msgspec.Struct):
     delta: _Delta | None = None
     finish_reason: str | None = None
+    error: msgspec.Raw = msgspec.Raw()
 
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     model: str | None = None
-    usage: Usage | None = None
+    usage: msgspec.Raw = msgspec.Raw()
+    x_groq: XGroq | None = None
     error: object = None
+    object: str | None = None
 
 
 _decoder = msgspec.json.Decoder(_Chunk)
@@ -48,7 +57,8 @@ _decoder = msgspec.json.Decoder(_Chunk)
 class StreamedAnswer:
     """The body so far. `feed` it as it comes, `end` it when nothing more does, then ask for the `reply`."""
 
-    def __init__(self, account: ProviderAccount) -> None:
+    def __init__(self, account: ProviderAccount, *, begins_with_reasoning: bool = False) -> None:
+        """With `begins_with_reasoning`, nothing is told until a closing tag of reasoning comes, or the end."""
         self.is_done = False
         """Whether the server said that nothing more comes."""
         self.is_whole = False
@@ -62,6 +72,8 @@ class StreamedAnswer:
         self._text: list[str] = []
         self._model: str | None = None
         self._usage: Usage | None = None
+        self._finish: str | None = None
+        self._spoken = SpokenStream(begins_with_reasoning=begins_with_reasoning)
         self._plain_reply: Reply | None = None
 
     def feed(self, data: bytes) -> str:
@@ -94,13 +106,15 @@ class StreamedAnswer:
         text = self._last_line()
         if not self.is_whole and not self.is_done:
             raise cut()
-        return text
+        rest = self._spoken.end()
+        self._text.append(rest)
+        return text + rest
 
     def reply(self) -> Reply:
-        """The whole. Raises Temporary where it has no text."""
+        """The whole. Raises Temporary or Permanent where it has no text, see `reply_of`."""
         if self._plain_reply is not None:
             return self._plain_reply
-        return reply_of("".join(self._text), self._model, self._usage, self._account)
+        return reply_of("".join(self._text), self._model, self._usage, self._account, finish=self._finish)
 
     def _begin(self, data: bytes) -> bytes:
         """A body that begins with a brace is a whole answer, whatever it calls itself: the server does not stream."""
@@ -145,26 +159,30 @@ class StreamedAnswer:
             chunk = _decoder.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise unreadable() from error
-        if chunk.error:
+        if chunk.error or chunk.object == "error":  # vLLM before 0.10 sent the error flat, then `[DONE]`
             raise error_from(200, bytes(data), {}, secret=self._account.key)
         self._model = chunk.model or self._model
-        self._usage = chunk.usage or self._usage
-        return self._said(chunk.choices[0], data) if chunk.choices else ""
+        if chunk.usage or chunk.x_groq:
+            self._usage = self._newer(read_usage(chunk.usage, chunk.x_groq))
+        return self._said(chunk.choices[0]) if chunk.choices else ""
 
-    def _said(self, choice: _Choice, data: bytearray) -> str:
+    def _newer(self, usage: Usage) -> Usage | None:
+        return usage if usage.prompt_tokens is not None or usage.completion_tokens is not None else self._usage
+
+    def _said(self, choice: _Choice) -> str:
         delta = choice.delta or _Delta()
-        if delta.refusal or choice.finish_reason == "content_filter":
+        if delta.refusal or is_filtered(choice.finish_reason):
             raise refused()
-        if choice.finish_reason == "error":  # OpenRouter's word for a failure in the middle
-            raise error_from(200, bytes(data), {}, secret=self._account.key)
+        if (failure := failure_of(choice.finish_reason, bytes(choice.error), self._account)) is not None:
+            raise failure
         if choice.finish_reason:
             self.is_whole = True
-        if not delta.content:
-            return ""
-        text = shown(delta.content)
+            self._finish = choice.finish_reason
+        text = words_of(delta.content)
         self._size += len(text)
         if self._size > MAX_ANSWER_BYTES:
             raise unreadable()
+        text = self._spoken.feed(text) if text else ""
         self._text.append(text)
         return text
 

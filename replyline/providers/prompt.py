@@ -19,5 +19,14 @@ def system_text(question: Question) -> str:
 
 
 def conversation(question: Question) -> list[Utterance]:
-    """What was said before, then the unanswered messages, each as the person's."""
-    return [*question.history, *(Utterance("user", text) for text in question.asked)]
+    """What was said before, then the unanswered messages, each as the person's; neighbours of one role are one utterance.
+
+    Chat templates of Gemma, Mistral and others refuse roles that do not alternate.
+    """
+    said: list[Utterance] = []
+    for utterance in (*question.history, *(Utterance("user", text) for text in question.asked)):
+        if said and said[-1].role == utterance.role:
+            said[-1] = Utterance(utterance.role, f"{said[-1].text}\n\n{utterance.text}")
+        else:
+            said.append(utterance)
+    return said

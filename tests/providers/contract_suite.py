@@ -104,8 +104,7 @@ class ProviderContract:
         assert rest == [
             ("user", "Hello"),
             ("assistant", "Good morning!"),
-            ("user", "Are you open"),
-            ("user", "on Sunday?"),
+            ("user", "Are you open\n\non Sunday?"),  # templates refuse two messages of one role in a row
         ]
         assert self.most_tokens_of(call) == 321
 
@@ -122,10 +121,18 @@ class ProviderContract:
         far_end.then = [self.answered("clo\x00sed")]
         assert (await ask(self.name, self.account(far_end.url))).text == "closed"
 
+    async def test_an_answer_whose_tokens_went_into_reasoning_is_not_tried_again(self, far_end: FarEnd) -> None:
+        far_end.then = [self.answered("", finish="length")]
+        with pytest.raises(Permanent, match="output tokens"):
+            await ask(self.name, self.account(far_end.url))
+
+    async def test_reasoning_is_not_part_of_the_answer(self, far_end: FarEnd) -> None:
+        far_end.then = [self.answered("<think>\nThe margin is 40 percent.\n</think>\n\nIt costs 10 euro.")]
+        assert (await ask(self.name, self.account(far_end.url))).text == "It costs 10 euro."
+
     @pytest.mark.parametrize("text", ["", "  \n"])
-    @pytest.mark.parametrize("finish", ["stop", "length"])
-    async def test_an_empty_answer_is_tried_again(self, text: str, finish: str, far_end: FarEnd) -> None:
-        far_end.then = [self.answered(text, finish=finish)]
+    async def test_an_empty_answer_is_tried_again(self, text: str, far_end: FarEnd) -> None:
+        far_end.then = [self.answered(text)]
         assert isinstance(await self._failure(far_end.url), Temporary)
 
     async def test_a_filtered_answer_is_permanent(self, far_end: FarEnd) -> None:

@@ -96,8 +96,8 @@ def test_one_byte_at_a_time_is_read_too() -> None:
 
 def test_each_piece_is_told_as_soon_as_its_line_ends() -> None:
     answer = StreamedAnswer(ACCOUNT)
-    line = chunk(" We are")
-    assert (answer.feed(line[:-2]), answer.feed(line[-2:-1]), answer.feed(line[-1:])) == ("", " We are", "")
+    line = chunk("We are ")
+    assert (answer.feed(line[:-2]), answer.feed(line[-2:-1]), answer.feed(line[-1:])) == ("", "We are ", "")
     assert answer.feed(chunk(" open") + chunk(".")) == " open."
 
 
@@ -188,9 +188,9 @@ def test_what_is_filtered_or_refused_is_permanent(last: bytes) -> None:
     assert (type(error), error.reason) == (Permanent, "content_filter")
 
 
-@pytest.mark.parametrize("finish", ["stop", "length"])
-def test_an_answer_without_words_is_empty(finish: str) -> None:
-    assert failure(chunk(" \n"), chunk("\x00", finish=finish), DONE).reason == "provider_empty_answer"
+@pytest.mark.parametrize(("finish", "reason"), [("stop", "provider_empty_answer"), ("length", "provider_no_room")])
+def test_an_answer_without_words_is_empty(finish: str, reason: str) -> None:
+    assert failure(chunk(" \n"), chunk("\x00", finish=finish), DONE).reason == reason
 
 
 def test_nobody_can_fill_the_memory_with_one_line() -> None:
