@@ -1,12 +1,16 @@
 """A TCP proxy in front of a server, which can be told to cut, freeze, delay and refuse: the network on a bad day."""
 
 import asyncio
+import ctypes
+import socket
+import struct
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 _CHUNK = 65536
+_SO_ATTACH_FILTER = 26  # Linux, asm-generic/socket.h; Python has no name for it
 _DEFAULT_PORTS = {"redis": 6379, "postgres": 5432, "postgresql": 5432, "http": 80}
 
 
@@ -21,6 +25,7 @@ class FaultProxy:
         self._target = target if isinstance(target, str) else None
         self._address = _address(target) if isinstance(target, str) else target
         self._links: set[asyncio.Task[None]] = set()
+        self._clients: set[socket.socket] = set()
         self._requests_flow = asyncio.Event()
         self._replies_flow = asyncio.Event()
         self._delay_s = 0.0
@@ -78,6 +83,15 @@ class FaultProxy:
         if not replies_only:
             self._requests_flow.clear()
 
+    def forget(self) -> None:
+        """Lose every packet that clients send on the connections there are, unacknowledged, as a firewall that forgot them."""
+        drop_all = ctypes.create_string_buffer(
+            struct.pack("HBBI", 0x06, 0, 0, 0)
+        )  # BPF_RET | BPF_K: keep 0 bytes of it
+        program = struct.pack("HL", 1, ctypes.addressof(drop_all))
+        for client in self._clients:
+            client.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
     def thaw(self) -> None:
         """Let everything through again, what was held back first."""
         self._requests_flow.set()
@@ -101,6 +115,8 @@ class FaultProxy:
             writer.transport.abort()
             return
         self._links.add(link)
+        client: socket.socket = writer.get_extra_info("socket")
+        self._clients.add(client)
         onward: asyncio.StreamWriter | None = None
         try:
             back, onward = await self._connect()
@@ -112,6 +128,7 @@ class FaultProxy:
             self._links.discard(link)  # one side has gone, so does the other; or it was cut
         finally:
             self._links.discard(link)
+            self._clients.discard(client)
             for end in (writer, onward):
                 if end is not None:
                     end.transport.abort()
