@@ -15,6 +15,7 @@ from replyline.files import Files
 from replyline.ids import new_id
 from replyline.jobs import ANY_JOB, DEAD_LETTER, ChannelKind, IncomingMessageJob
 from replyline.live import CLOSED, LiveEvent, encode_event
+from replyline.produced import Produced
 from replyline.providers import Provider, open_provider
 from replyline.publisher import Publisher
 from replyline.redaction import redact
@@ -24,7 +25,7 @@ from replyline.store import customers, dead_letters
 from replyline.store.api_keys import KeyHolders
 from replyline.store.database import Database, StoreUnavailable
 from replyline.store.moves import Moves
-from replyline.store.moves.accept import Accepted, accepted_as, address
+from replyline.store.moves.accept import Accepted, accepted_as, address, address_produced
 from replyline.store.moves.dead_letters import DeadLetter, discard, replay
 from replyline.store.moves.health import Unhealthy, count_unhealthy, heal, mark_unhealthy
 from replyline.store.moves.seen import Seen, see
@@ -191,6 +192,16 @@ class App:
         """
         async with self.database.connection() as connection:
             row = await address(connection, job, customer_id=customer_id)
+        return await self.moves.accept(row)
+
+    async def accept_produced(self, produced: Produced, *, customer_id: uuid.UUID | None = None) -> Accepted:
+        """The same for a message that names its chatbot or conversation as its producer does.
+
+        Raises:
+            Permanent, StoreUnavailable: see `accept`.
+        """
+        async with self.database.connection() as connection:
+            row = await address_produced(connection, produced, customer_id=customer_id)
         return await self.moves.accept(row)
 
     async def accepted_as(self, key: str, *, customer_id: uuid.UUID) -> uuid.UUID | None:

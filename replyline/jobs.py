@@ -29,6 +29,8 @@ QUEUE_NAMES: tuple[str, ...] = (
 )
 
 MAX_CONTENT_CHARS = 65_536
+MAX_REFERENCE_CHARS = 255
+"""Of what a producer calls a chatbot or a conversation."""
 ShortText: TypeAlias = Annotated[str, Meta(max_length=512)]
 ChannelKind: TypeAlias = Literal["WIDGET", "WHATSAPP_CLOUD", "WHATSAPP_QR"]
 
@@ -95,6 +97,8 @@ class IncomingMessageJob(Job, frozen=True, kw_only=True, rename="camel", omit_de
     content_type: ShortText = "text"
     provider_timestamp: float | None = None
     """When the channel says the message was written, Unix seconds."""
+    conversation_reference: Annotated[str, Meta(min_length=1, max_length=MAX_REFERENCE_CHARS)] | None = None
+    """What the producer calls the conversation, if it does not use our id. One that is new makes a new conversation."""
 
 
 class AiProcessingJob(Job, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

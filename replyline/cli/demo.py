@@ -6,6 +6,7 @@ import secrets
 import stat
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -44,6 +45,8 @@ _LOOK = {
     "color": "#9a3412",
 }
 _MODEL = "demo-model"
+_REFERENCE = "test-bot-id"
+"""What BullMQ producers may call the demo's bot."""
 # As a model does: it thinks a moment, then it writes.
 _PACE = {"think_s": 0.8, "tokens_per_s": 30.0}
 
@@ -97,6 +100,7 @@ async def prepare_demo(
             demo = await _make(database, vault, standins)
             _keep(file, demo)
         await _move_addresses(database, vault, demo, standins)
+        await _name_bot(database, vault, demo)
         if telephone is not None:
             demo = await _connect_telephone(database, vault, demo, telephone)
             _keep(file, demo)
@@ -251,6 +255,17 @@ async def _move_model(
     chatbot = await chatbots.get(database, chatbot_id, customer_id=customer_id)
     if chatbot is not None and (chatbot.provider == "knowledge_only" or chatbot.model == _MODEL):
         await chatbots.update(database, vault, chatbot_id, customer_id=customer_id, changes=_model_at(standin))
+
+
+async def _name_bot(database: Database, vault: Vault, demo: Demo) -> None:
+    """Whoever has given the reference to another chatbot, or the bot another reference, keeps it."""
+    chatbot_id, customer_id = uuid.UUID(demo.chatbot_id), uuid.UUID(demo.customer_id)
+    chatbot = await chatbots.get(database, chatbot_id, customer_id=customer_id)
+    if chatbot is None or chatbot.external_reference is not None:
+        return
+    with suppress(chatbots.ReferenceTaken):
+        changes: ChatbotChanges = {"external_reference": _REFERENCE}
+        await chatbots.update(database, vault, chatbot_id, customer_id=customer_id, changes=changes)
 
 
 async def _introduce(demo: Demo, standins: Mapping[str, str], api: str) -> None:

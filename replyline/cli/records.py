@@ -181,6 +181,9 @@ def delete_customer(record_id: Id, yes: Sure = False) -> None:
 # Chatbots.
 
 Provider = Annotated[str | None, typer.Option(help=f"One of {', '.join(PROVIDERS)}.")]
+ExternalReference = Annotated[
+    str | None, typer.Option("--reference", help="What BullMQ producers call it, instead of its id; '' takes it away.")
+]
 
 
 @chatbots_group.command("create")
@@ -195,10 +198,13 @@ def create_chatbot(
     provider_key: Annotated[str | None, typer.Option(help="@FILE reads a file.")] = None,
     fallback_text: Annotated[str | None, typer.Option(help="Said when no answer can be had.")] = None,
     quiet_window: Annotated[float | None, typer.Option(help="Seconds to wait for more messages; 0 is off.")] = None,
+    reference: ExternalReference = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a chatbot; by default it answers from its knowledge base alone."""
     changes = _chatbot_changes(instructions, provider, model, base_url, provider_key, fallback_text, quiet_window)
+    if reference is not None:
+        changes["external_reference"] = reference or None
     chatbot = do(
         lambda app: chatbots.create(app.database, app.vault, customer_id=customer, name=name, settings=changes)
     )
@@ -209,7 +215,7 @@ def create_chatbot(
 def list_chatbots(customer: Customer, as_json: AsJson = False) -> None:
     """List a customer's chatbots."""
     found = do(lambda app: chatbots.list_page(app.database, customer_id=customer, limit=1000))
-    rows(found, ("id", "name", "provider", "model", "created_at"), "chatbots", as_json=as_json)
+    rows(found, ("id", "name", "external_reference", "provider", "model", "created_at"), "chatbots", as_json=as_json)
 
 
 @chatbots_group.command("show")
@@ -238,6 +244,7 @@ def set_chatbot(
         bool | None, typer.Option("--takeover/--no-takeover", help="A human on the telephone silences the bot.")
     ] = None,
     human_hold: Annotated[float | None, typer.Option(help="For so many seconds; 0 until given back.")] = None,
+    reference: ExternalReference = None,
     as_json: AsJson = False,
 ) -> None:
     """Change a chatbot; what is left out stays."""
@@ -252,6 +259,8 @@ def set_chatbot(
         changes["human_takeover"] = takeover
     if human_hold is not None:
         changes["human_hold_s"] = human_hold
+    if reference is not None:
+        changes["external_reference"] = reference or None
     chatbot = do(lambda app: chatbots.update(app.database, app.vault, record_id, customer_id=customer, changes=changes))
     print_record(plain(found_or_fail(chatbot, "chatbot", record_id)), as_json=as_json)
 

@@ -41,6 +41,8 @@ class Chatbot:
     """Whether a human who writes on the business's telephone silences the bot in that conversation."""
     human_hold_s: float
     """For how long, in seconds; 0 until somebody gives it back."""
+    external_reference: str | None
+    """What BullMQ producers call it; unique in the deployment, because a producer names no customer."""
     created_at: datetime
     updated_at: datetime
 
@@ -79,10 +81,15 @@ class ChatbotChanges(TypedDict, total=False):
     unsupported_text: str
     human_takeover: bool
     human_hold_s: float
+    external_reference: str | None
 
 
 class ChatbotRefused(Exception):
     """The customer does not exist, or a value is outside its range; the message names the constraint."""
+
+
+class ReferenceTaken(ChatbotRefused):
+    """Another chatbot of this deployment has the external reference."""
 
 
 _INSERT = "INSERT INTO chatbots (id, customer_id, name) VALUES ($1, $2, $3)"
@@ -91,10 +98,11 @@ _UPDATE = """
 UPDATE chatbots c
 SET (name, instructions, provider, model, provider_base_url, provider_key_sealed, max_output_tokens, fallback_text,
      context_messages, context_chars, knowledge_passages, quiet_window_widget_s, quiet_window_whatsapp_s, quiet_window_max_s,
-     vision, unsupported_text, human_takeover, human_hold_s)
+     vision, unsupported_text, human_takeover, human_hold_s, external_reference)
   = (SELECT n.name, n.instructions, n.provider, n.model, n.provider_base_url, n.provider_key_sealed, n.max_output_tokens,
             n.fallback_text, n.context_messages, n.context_chars, n.knowledge_passages, n.quiet_window_widget_s,
-            n.quiet_window_whatsapp_s, n.quiet_window_max_s, n.vision, n.unsupported_text, n.human_takeover, n.human_hold_s
+            n.quiet_window_whatsapp_s, n.quiet_window_max_s, n.vision, n.unsupported_text, n.human_takeover, n.human_hold_s,
+            n.external_reference
      FROM jsonb_populate_record(c, $3::jsonb) n),
     updated_at = now()
 WHERE c.id = $1 AND c.customer_id = $2 RETURNING c.*
@@ -112,7 +120,7 @@ async def create(
     """Add a chatbot; what `settings` does not name has the schema's default.
 
     Raises:
-        ChatbotRefused: see there.
+        ChatbotRefused, ReferenceTaken: see there.
     """
     chatbot_id = new_id()
     changes: ChatbotChanges = {**settings, "name": name} if settings else {"name": name}
@@ -120,6 +128,8 @@ async def create(
         async with db.transaction() as connection:
             await connection.execute(_INSERT, chatbot_id, customer_id, name)
             record = await connection.fetchrow(_UPDATE, chatbot_id, customer_id, _columns(changes, vault))
+    except asyncpg.UniqueViolationError as error:
+        raise ReferenceTaken("another chatbot has this external reference") from error
     except (asyncpg.CheckViolationError, asyncpg.ForeignKeyViolationError) as error:
         raise ChatbotRefused(f"refused by {error.constraint_name}") from error
     if record is None:
@@ -148,11 +158,13 @@ async def update(
     """Change the chatbot; None where the customer has no such one.
 
     Raises:
-        ChatbotRefused: see there.
+        ChatbotRefused, ReferenceTaken: see there.
     """
     try:
         async with db.connection() as connection:
             record = await connection.fetchrow(_UPDATE, chatbot_id, customer_id, _columns(changes, vault))
+    except asyncpg.UniqueViolationError as error:
+        raise ReferenceTaken("another chatbot has this external reference") from error
     except asyncpg.CheckViolationError as error:
         raise ChatbotRefused(f"refused by {error.constraint_name}") from error
     return None if record is None else Chatbot(**dict(record))

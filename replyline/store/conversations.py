@@ -24,6 +24,8 @@ class Conversation:
     human_until: datetime | None
     """When a human's hold ends by itself; None where it does not, or nobody holds it."""
     reply_to: str
+    external_reference: str | None
+    """What a producer calls it, if it was begun with a name of the producer's."""
     last_seq: int
     last_inbound_seq: int
     answered_seq: int
@@ -34,7 +36,7 @@ class Conversation:
 
 _SELECT = """
 SELECT v.id, v.customer_id, v.chatbot_id, v.channel_id, c.kind AS channel, v.contact_id, p.name AS contact_name, v.owner,
-       v.human_until,
+       v.human_until, v.external_reference,
        v.reply_to, v.last_seq, v.last_inbound_seq, v.answered_seq, v.last_inbound_at, v.created_at, v.updated_at
 FROM conversations v JOIN channels c ON c.id = v.channel_id JOIN contacts p ON p.id = v.contact_id
 """

@@ -78,6 +78,7 @@ FROM (
     LEFT JOIN contact_identities i ON i.channel_id = q.channel_id AND i.kind = q.identity_kind AND i.value = q.identity
     LEFT JOIN conversations mine
       ON mine.channel_id = i.channel_id AND mine.contact_id = i.contact_id AND mine.chatbot_id = c.chatbot_id
+     AND mine.external_reference IS NULL
     WHERE q.id = $1
 ) r
 WHERE p.id = r.id AND p.conversation_id <> r.conversation_id

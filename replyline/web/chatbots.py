@@ -12,7 +12,7 @@ from replyline.store import chatbots, customers
 from replyline.web.addresses import check_addresses
 from replyline.web.auth import Anyone, CustomerId, Here, Tenant
 from replyline.web.problems import not_found
-from replyline.web.wire import Changes, Cursor, Limit, Name, Out, Page, Secret, Text, Url, page
+from replyline.web.wire import Changes, Cursor, Limit, Name, Out, Page, Reference, Secret, Text, Url, page
 
 router = APIRouter(prefix="/v1/chatbots", tags=["chatbots"])
 
@@ -33,7 +33,9 @@ QuietWindow = Annotated[float, Field(ge=0, le=60)]
 class ChatbotChanges(Changes):
     """What may be set of a chatbot; quiet windows are in seconds, 0 turns one off. What is left out stays, or has its default."""
 
-    clearable: ClassVar[frozenset[str]] = frozenset({"model", "provider_base_url", "provider_key"})
+    clearable: ClassVar[frozenset[str]] = frozenset(
+        {"model", "provider_base_url", "provider_key", "external_reference"}
+    )
 
     name: Name | None = None
     instructions: Instructions | None = None
@@ -53,6 +55,7 @@ class ChatbotChanges(Changes):
     unsupported_text: Annotated[Text, StringConstraints(min_length=1, max_length=1000)] | None = None
     human_takeover: bool | None = None
     human_hold_s: Annotated[float, Field(ge=0, le=2_592_000)] | None = None
+    external_reference: Reference | None = None
 
 
 class ChatbotIn(ChatbotChanges):
@@ -87,6 +90,7 @@ class ChatbotOut(Out):
     unsupported_text: str
     human_takeover: bool
     human_hold_s: float
+    external_reference: str | None
     created_at: datetime
     updated_at: datetime
 

@@ -32,6 +32,7 @@ class ConversationOut(Out):
     owner: str
     human_until: datetime | None
     reply_to: str
+    external_reference: str | None
     last_seq: int
     last_inbound_seq: int
     answered_seq: int

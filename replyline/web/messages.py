@@ -10,10 +10,11 @@ from pydantic import StringConstraints
 
 from replyline.errors import Permanent
 from replyline.jobs import MAX_CONTENT_CHARS, ChannelKind, IncomingMessageJob
+from replyline.produced import NOT_FOUND_YET, Produced
 from replyline.store import messages, timeline
 from replyline.web.auth import Anyone, Caller, CustomerId, Here, Tenant
 from replyline.web.problems import Problem, not_found
-from replyline.web.wire import Cursor, In, Limit, Out, Page, ShortText, Text, page
+from replyline.web.wire import Cursor, In, Limit, Out, Page, Reference, ReferenceOrNone, ShortText, Text, page
 
 router = APIRouter(prefix="/v1/messages", tags=["messages"])
 
@@ -26,12 +27,14 @@ MessageStatus = Literal[
 class MessageIn(In):
     """A message that a person wrote, as a server of the customer hands it in."""
 
-    chatbot_id: uuid.UUID
+    chatbot_id: Reference
+    """Our id of the chatbot, or its external reference."""
     external_user_id: Annotated[Text, StringConstraints(min_length=1, max_length=512)]
     content: Annotated[Text, StringConstraints(min_length=1, max_length=MAX_CONTENT_CHARS)]
     channel: ChannelKind
     channel_id: uuid.UUID | None = None
-    conversation_id: uuid.UUID | None = None
+    conversation_id: ReferenceOrNone | None = None
+    """Our id of the conversation, or a reference of your own: one that is new begins a conversation. '' is none."""
     external_message_id: Annotated[Text, StringConstraints(min_length=1, max_length=512)] | None = None
     """With it, the message is accepted once, however often it is sent."""
     identity_kind: Literal["phone", "wa_id", "bsuid", "lid", "visitor", "external"] | None = None
@@ -159,10 +162,12 @@ async def accept_message(
     body: MessageIn, app: Here, who: Anyone, customer_id: CustomerId = None
 ) -> Mapping[str, object]:
     """Hand in a message; 202 means it is kept and will be answered. A repeat (same `externalMessageId`) gives the first's ids."""
-    fields = body.model_dump(exclude={"customer_id"})
-    job = IncomingMessageJob(**fields)
+    fields = body.model_dump(exclude={"customer_id", "chatbot_id", "conversation_id"})
+    produced = Produced(
+        IncomingMessageJob(**fields, chatbot_id=NOT_FOUND_YET), body.chatbot_id, body.conversation_id or None
+    )
     try:
-        accepted = await app.accept(job, customer_id=who.one_or_all(body.customer_id or customer_id))
+        accepted = await app.accept_produced(produced, customer_id=who.one_or_all(body.customer_id or customer_id))
     except Permanent as error:
         raise Problem(404, error.reason, str(error)) from error
     return {

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from replyline.broker import BrokerUnavailable
 from replyline.store.channels import ChannelRefused, ChannelTaken
-from replyline.store.chatbots import ChatbotRefused
+from replyline.store.chatbots import ChatbotRefused, ReferenceTaken
 from replyline.store.database import StoreUnavailable
 from replyline.store.knowledge import DocumentRefused, DocumentTaken
 from replyline.store.webhooks import EndpointRefused
@@ -27,6 +27,7 @@ MEDIA_TYPE = "application/problem+json"
 _KNOWN: Mapping[type[Exception], tuple[int, str, int | None]] = {
     StoreUnavailable: (503, "store_unavailable", 1),
     BrokerUnavailable: (503, "redis_unavailable", 1),
+    ReferenceTaken: (409, "taken", None),
     ChannelTaken: (409, "taken", None),
     DocumentTaken: (409, "taken", None),
     ChannelRefused: (422, "refused", None),

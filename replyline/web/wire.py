@@ -1,5 +1,6 @@
 """What goes over the wire: camelCase names, pages, and text that Postgres can keep."""
 
+import unicodedata
 import uuid
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Generic, Protocol, TypeVar
@@ -8,7 +9,15 @@ from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
+from replyline.jobs import MAX_REFERENCE_CHARS
+
 MAX_PAGE = 200
+
+
+def _without_controls(text: str) -> str:
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise ValueError("must not contain control characters")
+    return text
 
 
 def _without_nul(text: str) -> str:
@@ -20,6 +29,9 @@ def _without_nul(text: str) -> str:
 Text = Annotated[str, AfterValidator(_without_nul)]
 Name = Annotated[Text, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
 ShortText = Annotated[Text, StringConstraints(max_length=512)]
+ReferenceOrNone = Annotated[str, AfterValidator(_without_controls), StringConstraints(max_length=MAX_REFERENCE_CHARS)]
+"""What somebody else calls a thing; '' is no name."""
+Reference = Annotated[ReferenceOrNone, StringConstraints(min_length=1)]
 Url = Annotated[Text, StringConstraints(min_length=1, max_length=2000)]
 Secret = Annotated[Text, StringConstraints(min_length=1, max_length=4000)]
 

@@ -15,8 +15,9 @@ from replyline import jobs, metrics
 from replyline.app import App
 from replyline.broker import ActiveJob, Completed, Failed, Outcome, Postpone, Retry
 from replyline.errors import JobError, Permanent, RateLimited, Temporary
-from replyline.jobs import INCOMING_MESSAGES, IncomingMessageJob, Job
+from replyline.jobs import INCOMING_MESSAGES, Job
 from replyline.processors import Processor
+from replyline.produced import read_produced
 from replyline.queues import QueueSpec
 from replyline.redaction import redact
 from replyline.retry import GiveUp, PostponeFor, RetryAfter, decide
@@ -82,11 +83,12 @@ class Executor(Generic[J]):
         try:
             if self._queue != INCOMING_MESSAGES:
                 raise Permanent("jobs of this queue are Replyline's own", reason="foreign_job")
-            job = self._read(active)
-            if not isinstance(job, IncomingMessageJob):
-                raise TypeError(f"{self._queue} decoded to {type(job).__name__}")
+            try:
+                produced = read_produced(active.data)
+            except (msgspec.DecodeError, msgspec.ValidationError) as error:
+                raise Permanent(f"the payload cannot be read: {error}", reason="unreadable_payload") from error
             async with self._app.database.transaction() as connection:
-                adopted = await adopt(connection, active.id, job)
+                adopted = await adopt(connection, active.id, produced)
         except Permanent as error:
             return await self._bury(active, error)
         run = Run(adopted.job_id, _started_at(active), self._worker, repeated=active.stalled > 0)

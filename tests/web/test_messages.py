@@ -67,7 +67,8 @@ async def test_the_same_message_sent_five_times_at_once_is_one_job(door: Door, s
         ({"content": "a\0b"}, "content"),
         ({"content": None}, "content"),
         ({"channel": "PIGEON"}, "channel"),
-        ({"chatbotId": "none"}, "chatbotId"),
+        ({"chatbotId": "a\nb"}, "chatbotId"),
+        ({"conversationId": "a\tb"}, "conversationId"),
         ({"externalUserId": ""}, "externalUserId"),
         ({"externalMessageId": ""}, "externalMessageId"),
         ({"chatbotid": "misspelt"}, "chatbotid"),
@@ -188,3 +189,44 @@ async def test_the_operator_names_a_customer_to_read_its_messages(door: Door, sc
     assert (await door.operator("GET", f"/v1/messages/{message}")).problem == (422, "customer_missing")
     named = await door.operator("GET", f"/v1/messages/{message}?customerId={scene.customer.id}")
     assert (named.status, named.json["content"]) == (200, "one")
+
+
+async def test_a_server_may_use_its_own_names_for_chatbot_and_conversation(
+    door: Door, database: Database, key: str, scene: Scene
+) -> None:
+    path = f"/v1/chatbots/{scene.chatbot.id}"
+    named = await door.call("PATCH", path, key=key, json={"externalReference": "shop-bot"})
+    assert (named.status, named.json["externalReference"]) == (200, "shop-bot")
+    body = _message(scene, chatbotId="shop-bot", conversationId="cart-17")
+    assert (await door.call("POST", "/v1/messages", key=key, json=body)).status == 202
+    (row,) = await scene.fetch(
+        "SELECT payload ->> 'chatbotId' AS bot, payload ->> 'conversationReference' AS named FROM jobs"
+    )
+    assert (row["bot"], row["named"]) == (str(scene.chatbot.id), "cart-17")
+
+    stranger = await make_customer(database)
+    foreign_key = await make_api_key(database, stranger.id)
+    assert (await door.call("POST", "/v1/messages", key=foreign_key, json=body)).problem == (404, "unknown_channel")
+
+
+async def test_a_reference_names_one_chatbot_of_the_deployment_and_can_be_taken_away(
+    door: Door, database: Database, key: str, scene: Scene
+) -> None:
+    other = await make_chatbot(database, scene.customer.id)
+    names = {"externalReference": "shop-bot"}
+    assert (await door.call("PATCH", f"/v1/chatbots/{scene.chatbot.id}", key=key, json=names)).status == 200
+    taken = await door.call("PATCH", f"/v1/chatbots/{other.id}", key=key, json=names)
+    assert taken.problem == (409, "taken")
+    made = await door.call("POST", "/v1/chatbots", key=key, json={"name": "third", **names})
+    assert made.problem == (409, "taken")
+    cleared = {"externalReference": None}
+    assert (await door.call("PATCH", f"/v1/chatbots/{scene.chatbot.id}", key=key, json=cleared)).status == 200
+    assert (await door.call("PATCH", f"/v1/chatbots/{other.id}", key=key, json=names)).status == 200
+
+
+async def test_a_reference_with_control_characters_is_refused(door: Door, key: str, scene: Scene) -> None:
+    for reference in ("", "a\nb", "a\0b", "x" * 256):
+        answer = await door.call(
+            "PATCH", f"/v1/chatbots/{scene.chatbot.id}", key=key, json={"externalReference": reference}
+        )
+        assert answer.problem == (422, "invalid")

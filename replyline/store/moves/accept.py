@@ -2,13 +2,14 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from replyline.errors import Permanent
 from replyline.ids import new_id
 from replyline.jobs import IncomingMessageJob
+from replyline.produced import Produced, as_id
 from replyline.store.database import Connection
 from replyline.store.outbox import Enqueue, Outbox, insert_jobs
 
@@ -32,11 +33,25 @@ class Accepted:
     duplicate: bool
 
 
+# An id goes before a reference, so that nobody's reference can take the place of another's chatbot.
 _CHANNELS = """
-SELECT c.id, c.customer_id, u.priority::int AS priority FROM channels c JOIN customers u ON u.id = c.customer_id
-WHERE c.chatbot_id = $1 AND c.kind = $2 AND ($3::uuid IS NULL OR c.id = $3) AND ($4::uuid IS NULL OR c.customer_id = $4)
+WITH named AS (
+    SELECT id FROM chatbots WHERE id = $1
+    UNION ALL
+    SELECT id FROM chatbots WHERE external_reference = $5 AND NOT EXISTS (SELECT 1 FROM chatbots WHERE id = $1)
+)
+SELECT c.id, c.customer_id, c.chatbot_id, u.priority::int AS priority FROM named
+JOIN channels c ON c.chatbot_id = named.id JOIN customers u ON u.id = c.customer_id
+WHERE c.kind = $2 AND ($3::uuid IS NULL OR c.id = $3) AND ($4::uuid IS NULL OR c.customer_id = $4)
   AND c.enabled
 ORDER BY c.id LIMIT 2
+"""
+
+# A page may have been told its conversation's id before the conversation exists.
+_IS_CONVERSATION = """
+SELECT EXISTS (SELECT 1 FROM conversations WHERE id = $1 AND channel_id = $2) OR EXISTS (
+    SELECT 1 FROM visitors WHERE channel_id = $2 AND identity_kind = $3 AND identity = $4 AND conversation_id = $1
+)
 """
 
 _KNOWN = "SELECT dedupe_key, id, message_id, trace_id FROM jobs WHERE dedupe_key = ANY($1::text[])"
@@ -62,31 +77,68 @@ def lane_key(job: IncomingMessageJob) -> str:
 
 
 async def address(
-    connection: Connection, job: IncomingMessageJob, *, customer_id: uuid.UUID | None, unnamed: str | None = None
+    connection: Connection,
+    job: IncomingMessageJob,
+    *,
+    customer_id: uuid.UUID | None,
+    unnamed: str | None = None,
+    chatbot: str | None = None,
 ) -> Accept:
     """Fill in what the sender of a message could not know: its customer, channel and priority, and ids where they are missing.
 
     A message with an `externalMessageId` is accepted once in its channel; one without, once for each `unnamed` key.
+    With `chatbot` the chatbot is looked up by that: our id of it, or its external reference.
 
     Raises:
         Permanent: the chatbot has no channel of that kind (of that customer, where one is given), or several and the job does
             not say which.
     """
-    channels = await connection.fetch(_CHANNELS, job.chatbot_id, job.channel, job.channel_id, customer_id)
+    named = job.chatbot_id if chatbot is None else as_id(chatbot)
+    channels = await connection.fetch(_CHANNELS, named, job.channel, job.channel_id, customer_id, chatbot)
     if len(channels) != 1:
         count = "no" if not channels else "more than one"
         hint = "; name one by channelId" if channels else ""
-        raise Permanent(f"chatbot {job.chatbot_id} has {count} {job.channel} channel{hint}", reason="unknown_channel")
+        raise Permanent(
+            f"chatbot {chatbot or job.chatbot_id} has {count} {job.channel} channel{hint}", reason="unknown_channel"
+        )
     channel = channels[0]
     full = msgspec.structs.replace(
         job,
         customer_id=channel["customer_id"],
         channel_id=channel["id"],
+        chatbot_id=channel["chatbot_id"],
         message_id=job.message_id or new_id(),
         trace_id=job.trace_id or new_id(),
     )
     key = dedupe_key(channel["id"], job.external_message_id) if job.external_message_id else unnamed
     return Accept(full, channel["priority"], key)
+
+
+async def address_produced(
+    connection: Connection, produced: Produced, *, customer_id: uuid.UUID | None, unnamed: str | None = None
+) -> Accept:
+    """The same for a message whose producer may use names of its own for the chatbot and the conversation.
+
+    Raises:
+        Permanent: see `address`.
+    """
+    accepted = await address(
+        connection, produced.message, customer_id=customer_id, unnamed=unnamed, chatbot=produced.chatbot
+    )
+    job = await _in_conversation(connection, accepted.job, produced.conversation)
+    return replace(accepted, job=job)
+
+
+async def _in_conversation(connection: Connection, job: IncomingMessageJob, name: str | None) -> IncomingMessageJob:
+    """The job with the conversation that the producer names: by our id where it is one, else by a reference."""
+    if name is None:
+        return job
+    ours = as_id(name)
+    if ours is not None and await connection.fetchval(
+        _IS_CONVERSATION, ours, job.channel_id, job.identity_kind or "external", job.external_user_id
+    ):
+        return msgspec.structs.replace(job, conversation_id=ours)
+    return msgspec.structs.replace(job, conversation_reference=name)
 
 
 async def accept(connection: Connection, rows: Sequence[Accept], outbox: Outbox) -> list[Accepted]:

@@ -7,9 +7,10 @@ from datetime import datetime
 import msgspec
 
 from replyline.ids import new_id
-from replyline.jobs import IncomingMessageJob
+from replyline.jobs import INCOMING_MESSAGES, IncomingMessageJob
+from replyline.produced import Produced
 from replyline.store.database import Connection
-from replyline.store.moves.accept import address, lane_key
+from replyline.store.moves.accept import address_produced, lane_key
 from replyline.store.moves.setbacks import Failure
 from replyline.store.outbox import Enqueue, Outbox, insert_jobs
 
@@ -28,13 +29,14 @@ class Adopted:
 _KNOWN = "SELECT id, payload::text AS payload FROM jobs WHERE dedupe_key = $1"
 
 
-async def adopt(connection: Connection, bullmq_id: str, job: IncomingMessageJob) -> Adopted:
+async def adopt(connection: Connection, bullmq_id: str, produced: Produced) -> Adopted:
     """Give the foreign job `bullmq_id` a row, or find the one it has; the caller's transaction commits it.
 
     Raises:
-        Permanent: see `address`.
+        Permanent: see `address_produced`.
     """
-    accepted = await address(connection, job, customer_id=None, unnamed=f"bullmq:{job.queue}:{bullmq_id}")
+    unnamed = f"bullmq:{INCOMING_MESSAGES}:{bullmq_id}"
+    accepted = await address_produced(connection, produced, customer_id=None, unnamed=unnamed)
     full = accepted.job
     key = accepted.dedupe_key
     row = Enqueue(full, accepted.priority, full.trace_id or new_id(), dedupe_key=key, lane_key=lane_key(full))

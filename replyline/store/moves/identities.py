@@ -22,7 +22,7 @@ _REPLY_TO = "UPDATE conversations SET reply_to = $3, updated_at = now() WHERE ch
 
 # In id order, so that two merges cannot wait for each other. Busy: something of it is on its way, so it is merged another time.
 _THREADS = """
-SELECT v.id, v.contact_id, v.chatbot_id, v.last_seq, v.last_inbound_seq, v.answered_seq,
+SELECT v.id, v.contact_id, v.chatbot_id, v.external_reference, v.last_seq, v.last_inbound_seq, v.answered_seq,
        v.lane_length > 0 OR EXISTS (SELECT 1 FROM jobs j WHERE j.conversation_id = v.id AND j.state = 'WAITING') AS busy
 FROM conversations v WHERE v.channel_id = $1 AND v.contact_id = ANY($2::uuid[]) ORDER BY v.id FOR UPDATE OF v
 """
@@ -55,10 +55,15 @@ class _Thread:
     id: uuid.UUID
     contact_id: uuid.UUID
     chatbot_id: uuid.UUID
+    external_reference: str | None
     last_seq: int
     last_inbound_seq: int
     answered_seq: int
     busy: bool
+
+    @property
+    def is_unnamed(self) -> bool:
+        return self.external_reference is None
 
     @property
     def at_rest(self) -> bool:
@@ -149,15 +154,16 @@ async def _merge(
 ) -> None:
     records = await connection.fetch(_THREADS, message.channel_id, [contact_id, into])
     threads = [_Thread(**dict(record)) for record in records]
-    mine = {thread.chatbot_id: thread for thread in threads if thread.contact_id == into}
+    mine = {thread.chatbot_id: thread for thread in threads if thread.contact_id == into and thread.is_unnamed}
     theirs = [thread for thread in threads if thread.contact_id == contact_id]
-    pairs = [(thread, mine[thread.chatbot_id]) for thread in theirs if thread.chatbot_id in mine]
+    # A conversation with a reference stays one of its own: it only changes its contact.
+    pairs = [(thread, mine[thread.chatbot_id]) for thread in theirs if thread.is_unnamed and thread.chatbot_id in mine]
     if not all(thread.at_rest for pair in pairs for thread in pair):
         return
     for thread, other in pairs:
         await _join(connection, *sorted((thread, other), key=lambda each: each.id), contact_id=into)
     for thread in theirs:
-        if thread.chatbot_id not in mine:
+        if not thread.is_unnamed or thread.chatbot_id not in mine:
             await connection.execute(_MOVE_THREAD, thread.id, into)
     await connection.execute(_MOVE_IDENTITIES, contact_id, into)
     await connection.execute(_DROP_CONTACT, contact_id)

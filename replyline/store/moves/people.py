@@ -40,16 +40,19 @@ class _Found:
 
 # The channel's own customer decides, never the payload's: a forged id finds nothing.
 _FIND = """
-SELECT r.ord, c.customer_id, c.chatbot_id, i.contact_id, coalesce(named.id, v.id) AS conversation_id,
+SELECT r.ord, c.customer_id, c.chatbot_id, i.contact_id, coalesce(named.id, called.id, v.id) AS conversation_id,
        CASE WHEN c.kind = 'WIDGET' THEN b.quiet_window_widget_s ELSE b.quiet_window_whatsapp_s END AS window_s,
        b.quiet_window_max_s AS window_max_s, b.unsupported_text, b.human_takeover, b.human_hold_s
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::uuid[]) WITH ORDINALITY
-  AS r (channel_id, kind, value, conversation_id, customer_id, ord)
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::text[]) WITH ORDINALITY
+  AS r (channel_id, kind, value, conversation_id, customer_id, reference, ord)
 JOIN channels c ON c.id = r.channel_id AND c.customer_id = r.customer_id
 JOIN chatbots b ON b.id = c.chatbot_id
 LEFT JOIN contact_identities i ON i.channel_id = c.id AND i.kind = r.kind AND i.value = r.value
 LEFT JOIN conversations named ON named.id = r.conversation_id AND named.channel_id = c.id
+LEFT JOIN conversations called ON called.channel_id = c.id AND called.chatbot_id = c.chatbot_id
+  AND called.external_reference = r.reference
 LEFT JOIN conversations v ON v.channel_id = c.id AND v.contact_id = i.contact_id AND v.chatbot_id = c.chatbot_id
+  AND v.external_reference IS NULL AND r.reference IS NULL
 """
 
 _NEW_CONTACTS = """
@@ -68,15 +71,16 @@ RETURNING contact_id
 _UNUSED_CONTACTS = "DELETE FROM contacts WHERE id = ANY($1::uuid[])"
 
 _NEW_CONVERSATIONS = """
-INSERT INTO conversations (id, customer_id, chatbot_id, channel_id, contact_id, reply_to)
+INSERT INTO conversations (id, customer_id, chatbot_id, channel_id, contact_id, reply_to, external_reference)
 SELECT coalesce(
     r.named,
     (SELECT p.conversation_id FROM visitors p
-     WHERE p.channel_id = r.channel_id AND p.identity_kind = r.kind AND p.identity = r.identity
+     WHERE r.reference IS NULL AND p.channel_id = r.channel_id AND p.identity_kind = r.kind AND p.identity = r.identity
        AND NOT EXISTS (SELECT 1 FROM conversations o WHERE o.id = p.conversation_id)),
-    r.new), r.customer_id, r.chatbot_id, r.channel_id, r.contact_id, r.reply_to
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::uuid[], $8::text[], $9::text[])
-  AS r (new, customer_id, chatbot_id, channel_id, contact_id, reply_to, named, kind, identity)
+    r.new), r.customer_id, r.chatbot_id, r.channel_id, r.contact_id, r.reply_to, r.reference
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::uuid[], $8::text[], $9::text[],
+            $10::text[])
+  AS r (new, customer_id, chatbot_id, channel_id, contact_id, reply_to, named, kind, identity, reference)
 ON CONFLICT DO NOTHING
 """
 
@@ -110,6 +114,7 @@ async def _find(connection: Connection, messages: Sequence[IncomingMessageJob]) 
         [message.external_user_id for message in messages],
         [message.conversation_id for message in messages],
         [message.customer_id for message in messages],
+        [message.conversation_reference for message in messages],
     ):
         found[record["ord"] - 1] = _Found(
             record["customer_id"],
@@ -145,10 +150,13 @@ async def _make_contacts(connection: Connection, messages: Sequence[IncomingMess
 
 
 async def _make_conversations(connection: Connection, rows: Sequence[tuple[IncomingMessageJob, _Found | None]]) -> None:
-    new: dict[tuple[str, str], tuple[IncomingMessageJob, _Found]] = {}
+    new: dict[tuple[str, str, str], tuple[IncomingMessageJob, _Found]] = {}
     for message, found in rows:
         if found is not None:
-            new.setdefault((str(message.channel_id), str(found.contact_id)), (message, found))
+            reference = message.conversation_reference or ""
+            # Of several people who name a new conversation, the first begins it.
+            whose = "" if reference else str(found.contact_id)
+            new.setdefault((str(message.channel_id), reference, whose), (message, found))
     ordered = [new[key] for key in sorted(new)]
     await connection.execute(
         _NEW_CONVERSATIONS,
@@ -161,4 +169,5 @@ async def _make_conversations(connection: Connection, rows: Sequence[tuple[Incom
         [message.conversation_id for message, _ in ordered],
         [message.identity_kind or "external" for message, _ in ordered],
         [message.external_user_id for message, _ in ordered],
+        [message.conversation_reference for message, _ in ordered],
     )
