@@ -9,6 +9,8 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from replyline.inbound_content import InboundContent
+
 INCOMING_MESSAGES = "incoming-messages"
 AI_PROCESSING = "ai-processing"
 OUTGOING_MESSAGES = "outgoing-messages"
@@ -36,9 +38,12 @@ ChannelKind: TypeAlias = Literal["WIDGET", "WHATSAPP_CLOUD", "WHATSAPP_QR"]
 
 
 IdentityKind: TypeAlias = Literal["phone", "wa_id", "bsuid", "lid", "visitor", "external"]
-IncomingKind: TypeAlias = Literal["message", "reaction", "unsupported", "edit", "revoke", "echo", "identity"]
-"""What came in: a message to answer; a reaction or something unreadable, which is kept; a change of an earlier message; what a
-human of the business wrote on the telephone; a person's new identity."""
+IncomingKind: TypeAlias = Literal[
+    "message", "reaction", "note", "unsupported", "edit", "revoke", "echo", "echo_edit", "echo_revoke", "identity"
+]
+"""What came in: a message to answer; a reaction, or a note of something that asks for no answer; something unreadable, which is
+apologised for; a change of an earlier message; what a human of the business wrote on the telephone, or changed of it; a person's
+new identity."""
 
 
 class Identity(msgspec.Struct, frozen=True, rename="camel"):
@@ -89,6 +94,8 @@ class IncomingMessageJob(Job, frozen=True, kw_only=True, rename="camel", omit_de
     target_id: ShortText | None = None
     """Of a reaction, edit or revoke: the channel's id of the message it is about."""
     media: MediaRef | None = None
+    body: InboundContent | None = None
+    """What it holds besides `content`: a tapped button, an order, a quoted message …"""
     uploads: Annotated[tuple[uuid.UUID, ...], Meta(max_length=10)] = ()
     """Files of the same person that are kept already (`media` rows without a message)."""
     contact_name: ShortText | None = None

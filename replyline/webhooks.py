@@ -99,7 +99,15 @@ def sample(event_type: str) -> dict[str, object]:
     }
     match status:
         case "RECEIVED":
-            data |= {"content": "Are you open on Sunday?", "received_at": "2026-11-24T10:00:00.000000+00:00"}
+            data |= {
+                "content": "On Sunday",
+                "content_type": "interactive",
+                "body": {
+                    "choice": {"kind": "button", "id": "day:sunday", "title": "On Sunday"},
+                    "quoted": {"externalId": "wamid.HBgLMTY1MDU1NTEyMzQVAgARGBI"},
+                },
+                "received_at": "2026-11-24T10:00:00.000000+00:00",
+            }
         case "SENT":
             data["content"] = "On Sundays we are closed."
         case "FAILED":

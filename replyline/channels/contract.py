@@ -9,6 +9,7 @@ import aiohttp
 
 from replyline.contents import Content, Template
 from replyline.errors import Permanent
+from replyline.inbound_content import NOTHING_ELSE, InboundContent
 from replyline.jobs import ChannelKind, Identity, IdentityKind, IncomingKind, MediaRef
 from replyline.statuses import DeliveryStatus, StatusUpdate
 
@@ -68,6 +69,8 @@ class InboundMessage:
     also_known_as: tuple[Identity, ...] = ()
     target_id: str | None = None
     media: MediaRef | None = None
+    body: InboundContent = NOTHING_ELSE
+    """What it holds besides `content`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ from replyline.store.database import Database
 from replyline.store.moves.setbacks import Failure
 
 # What a person wrote, and what they are reached by (see replyline/jobs.py): how long it is may be seen, what it says may not.
-_PERSONAL = frozenset({"content", "contactName", "externalUserId", "replyTo", "unreadable"})
+_PERSONAL = frozenset(
+    {"content", "contactName", "externalUserId", "replyTo", "filename", "unreadable", "body", "alsoKnownAs"}
+)
 _MOST_IDS = 10_000
 
 
@@ -102,17 +104,16 @@ def _dead_letter(record: asyncpg.Record) -> DeadLetter:
     return DeadLetter(**fields)
 
 
-def _without_personal(value: object) -> object:
+def _without_personal(value: object, *, all_of_it: bool = False) -> object:
     match value:
         case dict():
             return {
-                key: f"[{len(entry)} characters]"
-                if key in _PERSONAL and isinstance(entry, str)
-                else _without_personal(entry)
-                for key, entry in value.items()
+                key: _without_personal(entry, all_of_it=all_of_it or key in _PERSONAL) for key, entry in value.items()
             }
         case list():
-            return [_without_personal(entry) for entry in value]
+            return [_without_personal(entry, all_of_it=all_of_it) for entry in value]
+        case str() if all_of_it:
+            return f"[{len(value)} characters]"
         case str():
             return value if _is_id(value) else redact(value)
         case _:

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import asyncpg
+import msgspec
+
 from replyline.store.database import Database
 
 
@@ -43,12 +46,14 @@ class Message:
     accepted_at: datetime | None
     edited_at: datetime | None
     deleted_at: datetime | None
+    body: dict[str, object] | None
+    """What it holds besides `content`, as JSON: `InboundContent` of what people sent, `Content` of what was sent to them."""
 
 
 _SELECT = """
 SELECT id, customer_id, conversation_id, channel_id, seq, direction, role, status, content, content_type, synthetic, external_id,
        trace_id, quotes, sent_as, error_reason, error_code, error_title, error_detail, provider_at, created_at, sent_at,
-       delivered_at, read_at, failed_at, accepted_at, edited_at, deleted_at
+       delivered_at, read_at, failed_at, accepted_at, edited_at, deleted_at, body::text AS body
 FROM messages
 """
 _LIST = f"""
@@ -72,11 +77,17 @@ async def list_page(
     """A page of the customer's messages (of one conversation or status, where named), newest first, before the one given."""
     async with db.connection() as connection:
         records = await connection.fetch(_LIST, customer_id, conversation_id, status, before, limit)
-    return [Message(**dict(record)) for record in records]
+    return [_message(record) for record in records]
 
 
 async def get(db: Database, message_id: uuid.UUID, *, customer_id: uuid.UUID) -> Message | None:
     """The message, or None where the customer has no such one."""
     async with db.connection() as connection:
         record = await connection.fetchrow(_GET, message_id, customer_id)
-    return None if record is None else Message(**dict(record))
+    return None if record is None else _message(record)
+
+
+def _message(record: asyncpg.Record) -> Message:
+    fields = dict(record)
+    raw = fields.pop("body")
+    return Message(**fields, body=None if raw is None else msgspec.json.decode(raw, type=dict[str, object]))

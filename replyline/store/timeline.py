@@ -54,6 +54,9 @@ class TimelineMessage:
     delivered_at: datetime | None
     read_at: datetime | None
     failed_at: datetime | None
+    content_type: str
+    body: dict[str, object] | None
+    """What it holds besides its words, as in `Message.body`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ WITH traces AS (
     FROM jobs j WHERE j.trace_id IN (SELECT trace_id FROM traces) AND j.customer_id = $2 ORDER BY j.id LIMIT $5
 ), said AS (
     SELECT m.id, m.direction, m.role, m.status, m.seq, m.error_reason, m.created_at, m.sent_at, m.delivered_at, m.read_at,
-           m.failed_at
+           m.failed_at, m.content_type, m.body
     FROM messages m
     WHERE m.conversation_id = $3 AND m.customer_id = $2 AND m.trace_id IN (SELECT trace_id FROM traces) ORDER BY m.seq LIMIT $5
 ), told AS (

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
+from replyline.inbound_content import decode_inbound, in_words
 from replyline.jobs import AiProcessingJob, ChannelKind
 from replyline.store.database import Connection
 from replyline.store.outbox import Outbox
@@ -101,10 +102,13 @@ LEFT JOIN messages last ON last.conversation_id = v.id AND last.seq = coalesce(r
 
 # Our fallback texts are never fed back to the model, nor what never reached the person.
 _SAID = """
-SELECT r.ord, m.seq, m.direction = 'INBOUND' AS inbound, m.content AS text
+SELECT r.ord, m.seq, m.direction = 'INBOUND' AS inbound, m.content AS text,
+       CASE WHEN m.direction = 'INBOUND' THEN m.body END::text AS body,
+       (SELECT left(q.content, 1000) FROM messages q
+        WHERE q.id = m.quotes AND m.direction = 'INBOUND' AND q.conversation_id = m.conversation_id) AS quoted
 FROM unnest($1::uuid[], $2::bigint[], $3::int[]) WITH ORDINALITY AS r (conversation_id, through_seq, wanted, ord)
 CROSS JOIN LATERAL (
-    SELECT seq, direction, content FROM messages
+    SELECT conversation_id, seq, direction, content, body, quotes FROM messages
     WHERE conversation_id = r.conversation_id AND NOT synthetic AND deleted_at IS NULL
       AND status NOT IN ('FAILED', 'SUPERSEDED', 'CANCELLED', 'BLOCKED_WINDOW')
       AND (direction = 'OUTBOUND' OR seq <= r.through_seq)
@@ -131,7 +135,9 @@ async def open_turns(connection: Connection, rows: Sequence[OpenTurn], _outbox: 
         [record["through_seq"] for record in records],
         [record["context_messages"] + MAX_TURN_MESSAGES for record in records],
     ):
-        said[line["ord"] - 1].append(Said(line["seq"], line["inbound"], line["text"]))
+        body = None if line["body"] is None else decode_inbound(line["body"].encode())
+        words = in_words(line["text"], body, line["quoted"]) if line["inbound"] else line["text"]
+        said[line["ord"] - 1].append(Said(line["seq"], line["inbound"], words))
     turns: list[Turn | None] = [None] * len(rows)
     for record, lines in zip(records, said, strict=True):
         turns[record["ord"] - 1] = _turn(record, lines)

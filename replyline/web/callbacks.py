@@ -22,6 +22,7 @@ from replyline.channels import (
 )
 from replyline.channels.whatsapp_cloud import verification
 from replyline.ids import new_id
+from replyline.inbound_content import encode_inbound
 from replyline.jobs import MAX_CONTENT_CHARS, ChannelKind, IncomingMessageJob, decode, encode
 from replyline.statuses import StatusUpdate
 from replyline.store import unread
@@ -244,6 +245,7 @@ def _job(account: ChannelAccount, message: InboundMessage) -> IncomingMessageJob
         also_known_as=message.also_known_as,
         target_id=message.target_id,
         media=message.media,
+        body=message.body if encode_inbound(message.body) is not None else None,
         reply_to=_clean(message.reply_to),
         content=_clean(message.content)[:MAX_CONTENT_CHARS],
         content_type=_clean(message.content_type)[:_MAX_ID_CHARS],

@@ -75,6 +75,7 @@ class MessageOut(Out):
     accepted_at: datetime | None
     edited_at: datetime | None
     deleted_at: datetime | None
+    body: dict[str, object] | None
 
 
 class FailureOut(Out):
@@ -132,6 +133,8 @@ class TimelineMessageOut(Out):
     delivered_at: datetime | None
     read_at: datetime | None
     failed_at: datetime | None
+    content_type: str
+    body: dict[str, object] | None
 
 
 class TimelineEventOut(Out):

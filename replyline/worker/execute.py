@@ -211,7 +211,7 @@ _NAMES: dict[type[Outcome], str] = {
     Postpone: "postponed",
     Failed: "dead",
 }
-_PERSONAL = ("content", "external_user_id", "contact_name", "reply_to")
+_PERSONAL = ("content", "external_user_id", "contact_name", "reply_to", "body", "also_known_as", "media")
 
 
 def _started_at(active: ActiveJob) -> datetime:

@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from replyline.ids import new_id
+from replyline.inbound_content import Form, InboundContent, Location
+from replyline.jobs import Identity
 from replyline.store import dead_letters, usage
 from replyline.store.database import Database
 from replyline.store.moves.metering import Fact, meter
@@ -75,7 +77,9 @@ async def test_dead_letters_are_counted_and_picked_by_queue_and_reason(database:
 
 async def test_ids_stay_whole_and_personal_text_does_not_wherever_it_stands(database: Database) -> None:
     scene = await make_scene(database)
-    accepted = await scene.accept("call +49 170 1234567")
+    body = InboundContent(form=Form(answers={"name": "Ana B."}), location=Location(latitude=1.5, name="home"))
+    also = (Identity("wa_id", "4917012"),)
+    accepted = await scene.accept("call +49 170 1234567", body=body, also_known_as=also)
     await scene.value(
         "UPDATE jobs SET state = 'DEAD', payload = payload || $2::jsonb WHERE id = $1",
         accepted.job_id,
@@ -87,4 +91,9 @@ async def test_ids_stay_whole_and_personal_text_does_not_wherever_it_stands(data
     assert isinstance(found.payload, dict)
     assert found.payload["note"] == {"list": ["mail [address]", 5]}
     assert (found.payload["content"], found.payload["externalUserId"]) == ("[20 characters]", "[3 characters]")
+    assert found.payload["body"] == {
+        "form": {"answers": {"name": "[6 characters]"}},
+        "location": {"latitude": 1.5, "name": "[4 characters]"},
+    }
+    assert found.payload["alsoKnownAs"] == [{"kind": "[5 characters]", "value": "[7 characters]"}]
     assert found.payload["messageId"] == str(accepted.message_id)

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -15,26 +16,31 @@ from replyline.channels.contract import (
     UnreadableCallback,
     UnreadItem,
 )
-from replyline.channels.reading import UNREADABLE, is_id, items, part, seconds, text
+from replyline.channels.fields import Fields
+from replyline.channels.reading import UNREADABLE, items, part, seconds, text
 from replyline.channels.signatures import same
 from replyline.channels.whatsapp_cloud.content import Said, said_in
+from replyline.channels.whatsapp_cloud.people import (
+    Names,
+    Person,
+    people_in,
+    receiver_of,
+    sender_of,
+    system_change,
+    user_id_update,
+)
 from replyline.channels.whatsapp_cloud.statuses import read_status
-from replyline.jobs import Identity, IdentityKind
+from replyline.jobs import IncomingKind
 
 MAX_ITEMS = 1_000
 """Updates that Meta puts into one callback at most (WhatsApp Cloud API, "Webhooks": up to 1,000); what is more is left unread."""
 
-_MAX_NAME_CHARS = 512
-
-
-class _Profile(msgspec.Struct):
-    name: str | None = None
-
-
-class _Contact(msgspec.Struct):
-    profile: _Profile | None = None
-    wa_id: str | None = None
-    user_id: str | None = None
+# What a human of the business does on the telephone. Their reactions are no message, and change nothing.
+_ECHOES: Mapping[IncomingKind, IncomingKind] = {
+    "message": "echo",
+    "edit": "echo_edit",
+    "revoke": "echo_revoke",
+}
 
 
 class _Metadata(msgspec.Struct):
@@ -61,37 +67,15 @@ class _Entry(msgspec.Struct):
 
 
 class _Envelope(msgspec.Struct):
-    object: str
     entry: list[msgspec.Raw]
 
 
-class _System(msgspec.Struct):
-    type: str = ""
-    wa_id: str | None = None
-    user_id: str | None = None
+@dataclass(frozen=True, slots=True)
+class _HalfRead:
+    """A message of which there is more than was understood: it is taken in, and kept as it came for a human too."""
 
-
-class _Message(msgspec.Struct):
-    id: str
-    type: str
-    timestamp: str | float | None = None
-    from_: str | None = msgspec.field(name="from", default=None)
-    to: str | None = None
-    from_user_id: str | None = None
-    to_user_id: str | None = None
-    group_id: str | None = None
-    system: _System | None = None
-
-
-class _UserId(msgspec.Struct):
-    previous: str
-    current: str
-
-
-class _UserIdUpdate(msgspec.Struct):
-    user_id: _UserId
-    wa_id: str | None = None
-    timestamp: str | float | None = None
+    message: InboundMessage
+    reason: str
 
 
 def verify(account: ChannelAccount, headers: Mapping[str, str], raw: bytes) -> None:
@@ -187,20 +171,21 @@ class _Reader:
     def _take_value(self, field: str, value: _Value, raw: msgspec.Raw) -> None:
         match field:
             case "messages":
-                names = _names(value)
+                people = people_in(value.contacts)
                 for raw_message in self._bounded(value.messages):
-                    self._add(_message(raw_message, names), raw_message)
+                    self._add(_message(raw_message, people), raw_message)
                 for raw_status in self._bounded(value.statuses):
                     self._add(read_status(raw_status), raw_status)
                 for raw_error in self._bounded(value.errors):
                     self.leave("Meta reports an error", raw_error)
             case "smb_message_echoes":
+                people = people_in(value.contacts)
                 for raw_echo in self._bounded(value.message_echoes):
-                    self._add(_echo(raw_echo), raw_echo)
+                    self._add(_echo(raw_echo, people), raw_echo)
             case "user_id_update":
                 updates = items(value.user_id_update) or [value.user_id_update]
                 for raw_update in updates:
-                    self._add(_user_id_update(raw_update), raw)
+                    self._add(user_id_update(Fields(raw_update)), raw)
             case _:
                 self.leave(f"a change of the field {text(field, 60)}", raw)
 
@@ -212,10 +197,13 @@ class _Reader:
             else:
                 yield item
 
-    def _add(self, item: InboundMessage | StatusUpdate | str | None, raw: msgspec.Raw) -> None:
+    def _add(self, item: InboundMessage | StatusUpdate | _HalfRead | str | None, raw: msgspec.Raw) -> None:
         match item:
             case InboundMessage():
                 self._messages.append(item)
+            case _HalfRead(message, reason):
+                self._messages.append(message)
+                self.leave(reason, raw)
             case StatusUpdate():
                 self._statuses.append(item)
             case None:
@@ -224,122 +212,53 @@ class _Reader:
                 self.leave(item, raw)
 
 
-def _names(value: _Value) -> dict[str, _Contact]:
-    found: dict[str, _Contact] = {}
-    for raw in items(value.contacts):
-        contact = part(raw, _Contact)
-        if contact is not None:
-            found |= {identity: contact for identity in (contact.wa_id, contact.user_id) if identity}
-    return found
-
-
-def _message(raw: msgspec.Raw, contacts: Mapping[str, _Contact]) -> InboundMessage | str | None:
-    """What a person did; a text says why it cannot be told, None that it is not for us (a group).
-
-    A person who has a user id is known by it: it is always there, while the phone number comes and goes with their privacy
-    settings and would make them two contacts (WhatsApp Cloud API, "Business-scoped user IDs").
-    """
-    message = part(raw, _Message)
-    if message is None or not is_id(message.id):
+def _message(raw: msgspec.Raw, people: Mapping[str, Person]) -> InboundMessage | _HalfRead | str | None:
+    """What a person did; a text says why it cannot be told, None that it is not for us (a group)."""
+    message = Fields(raw)
+    external_id = message.id("id")
+    if external_id is None:
         return "a message cannot be read"
-    if message.group_id is not None:
+    if message.text("group_id") is not None:
         return None
-    if message.type == "system":
-        return _system(message)
-    sender = message.from_user_id or message.from_
-    reply_to = message.from_ or message.from_user_id
-    if not sender or not reply_to or not is_id(sender) or not is_id(reply_to):
+    kind = message.text("type", 60) or ""
+    if kind == "system":
+        return system_change(message, external_id)
+    names = sender_of(message, people)
+    if names is None:
         return "a message names no sender"
-    said = said_in(message.type, bytes(raw))
+    said = said_in(message)
     if said is None:
-        return f"a message of the type {text(message.type, 60)}"
-    contact = contacts.get(sender) or contacts.get(reply_to)
-    return _inbound(message, said, sender, reply_to, contact)
+        return f"a message of the type {kind}"
+    return _found(external_id, kind, said, names, message)
 
 
-def _inbound(message: _Message, said: Said, sender: str, reply_to: str, contact: _Contact | None) -> InboundMessage:
-    kind: IdentityKind = "bsuid" if message.from_user_id else "wa_id"
-    name = contact.profile.name if contact and contact.profile else None
-    return InboundMessage(
-        external_id=message.id,
-        sender=sender,
-        identity_kind=kind,
-        reply_to=reply_to,
+def _found(external_id: str, kind: str, said: Said, names: Names, message: Fields) -> InboundMessage | _HalfRead:
+    found = InboundMessage(
+        external_id=external_id,
+        sender=names.first.value,
+        identity_kind=names.first.kind,
+        reply_to=names.reply_to,
         content=said.content,
-        content_type=text(message.type, 60),
-        name=text(name, _MAX_NAME_CHARS) if name else None,
-        provider_timestamp=seconds(message.timestamp),
+        content_type=kind or "unknown",
+        name=names.shown,
+        provider_timestamp=seconds(message.number("timestamp")),
         kind=said.kind,
-        also_known_as=_other_identities(sender, message.from_, contact),
+        also_known_as=names.others,
         target_id=said.target_id,
         media=said.media,
+        body=said.body,
     )
+    return found if said.unread is None else _HalfRead(found, said.unread)
 
 
-def _other_identities(sender: str, phone: str | None, contact: _Contact | None) -> tuple[Identity, ...]:
-    """The phone number beside a user id; also the one of `contacts`, which may be the only place it stands in."""
-    other = phone or (contact.wa_id if contact else None)
-    return (Identity("wa_id", other),) if other and other != sender and is_id(other) else ()
-
-
-def _system(message: _Message) -> InboundMessage | str:
-    """A person has a new number or user id: from now on they are the same contact under it (contracts §2.5)."""
-    system = message.system or _System()
-    old = message.from_user_id or message.from_
-    old_kind: IdentityKind = "bsuid" if message.from_user_id else "wa_id"
-    new_kind: IdentityKind = "bsuid" if system.type == "user_changed_user_id" else "wa_id"
-    new = system.user_id if new_kind == "bsuid" else system.wa_id
-    if system.type not in {"user_changed_number", "user_changed_user_id"} or not old or not new:
-        return f"a system message of the type {text(system.type, 60)}"
-    if new_kind == "wa_id" and message.from_:
-        old, old_kind = message.from_, "wa_id"
-    return _identity(message.id, Identity(old_kind, old), Identity(new_kind, new), seconds(message.timestamp))
-
-
-def _user_id_update(raw: msgspec.Raw) -> InboundMessage | str:
-    """A person's business-scoped id is another now (contracts §2.7: the field `user_id_update`)."""
-    found = part(raw, _UserIdUpdate) if bytes(raw) else None
-    if found is None:
-        return "a user_id_update cannot be read"
-    previous, current = found.user_id.previous, found.user_id.current
-    return _identity(
-        f"user_id:{previous}:{current}",
-        Identity("bsuid", previous),
-        Identity("bsuid", current),
-        seconds(found.timestamp),
-    )
-
-
-def _identity(external_id: str, old: Identity, new: Identity, at: float | None) -> InboundMessage | str:
-    if not is_id(external_id) or not is_id(old.value) or not is_id(new.value) or old == new:
-        return "an identity cannot be read"
-    return InboundMessage(
-        external_id=external_id,
-        sender=old.value,
-        identity_kind=old.kind,
-        reply_to=new.value,
-        content="[identity changed]",
-        content_type="system",
-        provider_timestamp=at,
-        kind="identity",
-        also_known_as=(new,),
-    )
-
-
-def _echo(raw: msgspec.Raw) -> InboundMessage | str:
-    """What a human of the business wrote in the WhatsApp Business app on the same number (coexistence)."""
-    message = part(raw, _Message)
-    person = message and (message.to_user_id or message.to)
-    said = said_in(message.type, bytes(raw)) if message is not None else None
-    if message is None or said is None or not person or not is_id(person) or not is_id(message.id):
+def _echo(raw: msgspec.Raw, people: Mapping[str, Person]) -> InboundMessage | str:
+    """What a human of the business wrote in the WhatsApp Business app on the same number (coexistence), or changed of it."""
+    message = Fields(raw)
+    external_id, names, said = message.id("id"), receiver_of(message, people), said_in(message)
+    kind = message.text("type", 60) or "unknown"
+    if external_id is None or names is None:
         return "an echo cannot be read"
-    return InboundMessage(
-        external_id=message.id,
-        sender=person,
-        identity_kind="bsuid" if message.to_user_id else "wa_id",
-        reply_to=message.to or person,
-        content=said.content,
-        content_type=text(message.type, 60),
-        provider_timestamp=seconds(message.timestamp),
-        kind="echo",
-    )
+    if said is None or said.unread is not None or said.kind not in _ECHOES:
+        return f"an echo of the type {kind}"
+    found = _found(external_id, kind, replace(said, kind=_ECHOES[said.kind], unread=None), names, message)
+    return found.message if isinstance(found, _HalfRead) else found

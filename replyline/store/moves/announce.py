@@ -1,7 +1,7 @@
 """Announcing what happened: one webhook event and one delivery job for each endpoint that asked for it."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,7 +22,7 @@ class Announcement:
     priority: int
     message_id: uuid.UUID | None
     trace_id: uuid.UUID
-    data: dict[str, str | int | None]
+    data: Mapping[str, object]
     parent_id: uuid.UUID | None = None
 
 

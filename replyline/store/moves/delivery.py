@@ -84,7 +84,7 @@ def announcement(
     parent_id: uuid.UUID | None = None,
 ) -> Announcement:
     """The webhook event for a message of ours that reached `status`."""
-    data: dict[str, str | int | None] = {
+    data: dict[str, object] = {
         "message_id": str(message.id),
         "conversation_id": str(message.conversation_id),
         "contact_id": str(message.contact_id),

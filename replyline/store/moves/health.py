@@ -1,7 +1,7 @@
 """The health of channels: what one that fails as a whole holds back, how it is tried again, and what lets everything go on."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -154,7 +154,7 @@ async def mark_unhealthy(connection: Connection, channel: Unhealthy, outbox: Out
         _MARK, channel.channel_id, channel.customer_id, channel.reason, channel.detail, channel.probe_after_s
     )
     if newly:
-        more: dict[str, str | int | None] = {"error_reason": channel.reason, "error_detail": channel.detail}
+        more: dict[str, object] = {"error_reason": channel.reason, "error_detail": channel.detail}
         await _announce(connection, channel.channel_id, channel.customer_id, "channel.unhealthy", more, outbox)
     return bool(newly)
 
@@ -260,7 +260,7 @@ async def _announce(  # noqa: PLR0917  one event, said of one channel
     channel_id: uuid.UUID,
     customer_id: uuid.UUID,
     event: str,
-    more: dict[str, str | int | None],
+    more: Mapping[str, object],
     outbox: Outbox,
 ) -> None:
     subject = await connection.fetchrow(_SUBJECT, channel_id)

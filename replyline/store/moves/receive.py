@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 
 from replyline.ids import new_id
-from replyline.jobs import AiProcessingJob, IncomingMessageJob, MediaFetchJob
+from replyline.inbound_content import encode_inbound
+from replyline.jobs import AiProcessingJob, IncomingMessageJob
 from replyline.store.database import Connection
-from replyline.store.moves.amend import amend
+from replyline.store.moves.amend import AMENDMENTS, amend
 from replyline.store.moves.announce import Announcement, announce
 from replyline.store.moves.identities import add_names, link_identities, rename
 from replyline.store.moves.lane import Utterance, say
-from replyline.store.moves.media import attach_uploads
+from replyline.store.moves.media import IncomingFile, attach_uploads, fetch_files
 from replyline.store.moves.metering import Fact, meter
 from replyline.store.moves.people import Manners, Place, find_places
 from replyline.store.moves.takeover import withdraw_replies
@@ -61,22 +62,21 @@ _STILL_WAITING = "SELECT id FROM jobs WHERE id = ANY($1::uuid[]) AND state = 'WA
 # An echo is ours, written by a human on the telephone. `synthetic` is what no model reads: a reaction, something unreadable.
 _INSERT = """
 INSERT INTO messages (id, customer_id, conversation_id, channel_id, seq, direction, role, status, content, content_type,
-                      synthetic, external_id, trace_id, provider_at, sent_at, log_seq)
+                      synthetic, external_id, trace_id, provider_at, sent_at, log_seq, body, quotes)
 SELECT id, customer_id, conversation_id, channel_id, seq,
        CASE WHEN kind = 'echo' THEN 'OUTBOUND' ELSE 'INBOUND' END, CASE WHEN kind = 'echo' THEN 'agent' ELSE 'user' END,
-       CASE WHEN kind = 'echo' THEN 'SENT' ELSE 'RECEIVED' END, content, content_type, kind IN ('reaction', 'unsupported'),
-       external_id, trace_id, to_timestamp(provider_at), CASE WHEN kind = 'echo' THEN now() END, log_seq
+       CASE WHEN kind = 'echo' THEN 'SENT' ELSE 'RECEIVED' END, content, content_type,
+       kind IN ('reaction', 'note', 'unsupported'), external_id, trace_id, to_timestamp(provider_at),
+       CASE WHEN kind = 'echo' THEN now() END, log_seq, body::jsonb,
+       -- Of this conversation only: a client that was tampered with can quote any id.
+       coalesce((SELECT q.id FROM messages q WHERE q.channel_id = new.channel_id AND q.external_id = new.about
+                   AND q.conversation_id = new.conversation_id), new.quotes)
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::uuid[],
-            $10::float8[], $11::text[], $12::bigint[])
+            $10::float8[], $11::text[], $12::bigint[], $13::text[], $14::text[], $15::uuid[])
   AS new (id, customer_id, conversation_id, channel_id, seq, content, content_type, external_id, trace_id, provider_at, kind,
-          log_seq)
+          log_seq, body, about, quotes)
 ON CONFLICT DO NOTHING
 RETURNING id
-"""
-
-_INSERT_MEDIA = """
-INSERT INTO media (id, customer_id, channel_id, message_id, kind, provider_id, mime_type, sha256, filename)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[])
 """
 
 # A newer message extends the quiet window of a turn not yet answered, up to its maximum; a retry's wait is not shortened.
@@ -90,7 +90,7 @@ WHERE j.conversation_id = r.conversation_id AND j.queue = 'ai-processing' AND j.
 RETURNING j.conversation_id
 """
 
-_KEPT = ("message", "reaction", "unsupported", "echo")
+_KEPT = ("message", "reaction", "note", "unsupported", "echo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,13 @@ class _Saved:
     conversation: LockedConversation
     manners: Manners
     seq: int
+
+    @property
+    def about(self) -> str | None:
+        """The channel's id of the message that this one replies or reacts to."""
+        body = self.row.job.body
+        quoted = body.quoted.external_id if body is not None and body.quoted is not None else None
+        return quoted or self.row.job.target_id
 
 
 async def receive(connection: Connection, rows: Sequence[Receive], outbox: Outbox) -> list[Received]:
@@ -114,7 +121,7 @@ async def receive(connection: Connection, rows: Sequence[Receive], outbox: Outbo
     await _amend(connection, mine, locked)
     await _take_over(connection, saved)
     apologies = await _apologise(connection, saved, outbox)
-    files = await _media(connection, saved)
+    files = await fetch_files(connection, _files(saved))
     await attach_uploads(connection, [(entry.row.job, entry.conversation.channel_id) for entry in saved])
     turns = await _turns(connection, saved)
     await save_conversations(connection, _touched(mine, locked))
@@ -189,6 +196,9 @@ async def _save(
         [entry.row.job.provider_timestamp for entry in entries],
         [entry.row.job.kind for entry in entries],
         [entry.conversation.next_log_seq() for entry in entries],
+        [None if (raw := encode_inbound(entry.row.job.body)) is None else raw.decode() for entry in entries],
+        [entry.about for entry in entries],
+        _quoted_here(entries),
     )
     new = {record["id"] for record in records}
     saved = [entry for entry in entries if entry.row.job.message_id in new]
@@ -196,6 +206,12 @@ async def _save(
         if entry.row.job.kind != "echo":
             _note_writing(entry)
     return saved
+
+
+def _quoted_here(entries: Sequence[_Saved]) -> list[uuid.UUID | None]:
+    """Our ids of the messages replied to that are saved by the same statement, which does not see them yet."""
+    here = {(entry.conversation.id, entry.row.job.external_message_id): entry.row.job.message_id for entry in entries}
+    return [here.get((entry.conversation.id, entry.about)) if entry.about else None for entry in entries]
 
 
 def _note_writing(entry: _Saved) -> None:
@@ -219,7 +235,7 @@ async def _amend(
     changes = [
         (row.job, locked[place.conversation_id])
         for row, place in rows
-        if place is not None and row.job.kind in {"edit", "revoke"}
+        if place is not None and row.job.kind in AMENDMENTS
     ]
     if changes:
         await amend(connection, changes)
@@ -233,6 +249,14 @@ async def _take_over(connection: Connection, saved: Sequence[_Saved]) -> None:
     for entry in taken:
         entry.conversation.take_over(entry.manners.human_hold_s)
     await withdraw_replies(connection, [entry.conversation for entry in taken])
+
+
+def _files(saved: Sequence[_Saved]) -> list[IncomingFile]:
+    return [
+        IncomingFile(entry.row.job, entry.row.job.media, entry.conversation, entry.row.run.job_id)
+        for entry in saved
+        if entry.row.job.media is not None
+    ]
 
 
 async def _apologise(connection: Connection, saved: Sequence[_Saved], outbox: Outbox) -> list[Enqueue]:
@@ -256,40 +280,6 @@ async def _apologise(connection: Connection, saved: Sequence[_Saved], outbox: Ou
             )
         )
     return await say(connection, said, outbox)
-
-
-async def _media(connection: Connection, saved: Sequence[_Saved]) -> list[Enqueue]:
-    """A row and a job for each file, which is fetched while the person already waits for an answer."""
-    files = [(new_id(), entry, entry.row.job.media) for entry in saved if entry.row.job.media is not None]
-    if not files:
-        return []
-    await connection.execute(
-        _INSERT_MEDIA,
-        [media_id for media_id, _, _ in files],
-        [entry.conversation.customer_id for _, entry, _ in files],
-        [entry.conversation.channel_id for _, entry, _ in files],
-        [entry.row.job.message_id for _, entry, _ in files],
-        [media.kind for _, _, media in files],
-        [media.provider_id for _, _, media in files],
-        [media.mime_type for _, _, media in files],
-        [media.sha256 for _, _, media in files],
-        [media.filename for _, _, media in files],
-    )
-    return [
-        Enqueue(
-            MediaFetchJob(
-                customer_id=entry.conversation.customer_id,
-                trace_id=entry.row.job.trace_id,
-                conversation_id=entry.conversation.id,
-                message_id=entry.row.job.message_id,
-                media_id=media_id,
-            ),
-            entry.conversation.priority,
-            _trace(entry.row.job),
-            parent_id=entry.row.run.job_id,
-        )
-        for media_id, entry, _ in files
-    ]
 
 
 def _touched(
@@ -372,6 +362,8 @@ def _announcement(entry: _Saved) -> Announcement:
             "seq": entry.seq,
             "external_id": job.external_message_id,
             "content": job.content,
+            "content_type": job.content_type,
+            "body": job.body,
             "received_at": datetime.now(UTC).isoformat(),
         },
     )
