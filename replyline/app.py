@@ -33,6 +33,7 @@ from replyline.store.moves.speak import Owner, Speak, Spoken, set_owner, speak
 from replyline.store.outbox import Enqueue, Outbox, insert_jobs
 from replyline.store.reads import Reads
 from replyline.store.recently import Recently
+from replyline.supervision import Supervisor
 from replyline.vault import Vault
 
 log = structlog.get_logger(__name__)
@@ -53,6 +54,7 @@ class App:
         vault: Vault,
         broker: Broker,
         publisher: Publisher,
+        supervisor: Supervisor,
         http: aiohttp.ClientSession,
         webhook_http: aiohttp.ClientSession,
         media_http: aiohttp.ClientSession,
@@ -62,6 +64,7 @@ class App:
         self.vault = vault
         self.broker = broker
         self.publisher = publisher
+        self.supervisor = supervisor
         self.http = http
         self.webhook_http = webhook_http
         self.media_http = media_http
@@ -292,7 +295,7 @@ class App:
         """Remove what BullMQ's tools are shown; it is only a notice, so Redis being away does not undo the act."""
         try:
             await self.broker.remove(DEAD_LETTER, f"{dead.id}-{dead.generation}")
-        except BrokerUnavailable:
+        except (BrokerUnavailable, CommandRefused):
             metrics.stale_notices_total.inc()
 
     async def refresh_gauges(self) -> None:
@@ -302,9 +305,8 @@ class App:
         try:
             async with asyncio.timeout(_GAUGES_TIMEOUT_S):
                 await self._refresh_queue_gauges()
-            metrics.redis_up.set(1)
-        except (BrokerUnavailable, TimeoutError):
-            metrics.redis_up.set(0)
+        except (BrokerUnavailable, CommandRefused, TimeoutError) as error:  # the gauges are down, which says so
+            log.warning("metrics.without_redis", error=str(error) or "no answer in time")
         metrics.dead_letters.clear()
         metrics.unhealthy_channels.clear()
         metrics.held_jobs.clear()
@@ -320,7 +322,7 @@ class App:
             metrics.dead_letters.labels(queue, reason).set(count)
 
     async def _refresh_queue_gauges(self) -> None:
-        now_ms = metrics.now_ms()
+        now_ms = self.broker.now_ms()
         for queue in (*jobs.QUEUE_NAMES, DEAD_LETTER):
             counts = await self.broker.counts(queue)
             for state in ("waiting", "prioritized", "delayed", "active", "completed", "failed"):
@@ -351,17 +353,18 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             "`replyline start` brings its own and starts everything"
         )
     vault = open_vault(settings)
+    supervisor = Supervisor()
     async with AsyncExitStack() as stack:
         database = Database(settings.database_url, pool_size=settings.database_pool)
         await database.open()
         stack.push_async_callback(database.close)
         try:
-            broker = Broker(redis_url)
+            broker = Broker(redis_url, supervisor=supervisor)
         except ValueError as error:
             raise SettingsError(f"REDIS_URL: {error}") from None
         await broker.open()
         stack.push_async_callback(broker.close)
-        publisher = Publisher(broker, settings.spec)
+        publisher = Publisher(broker, settings.spec, supervisor)
         publisher.start()
         stack.push_async_callback(publisher.close)
         http = await stack.enter_async_context(_http(settings))
@@ -377,6 +380,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             vault=vault,
             broker=broker,
             publisher=publisher,
+            supervisor=supervisor,
             http=http,
             webhook_http=webhook_http,
             media_http=media_http,

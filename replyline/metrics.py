@@ -1,7 +1,5 @@
 """Every metric of Replyline, in one place; names are part of the public surface."""
 
-import time
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 REGISTRY = CollectorRegistry()
@@ -44,7 +42,33 @@ stale_notices_total = Counter(
     "Dead letters replayed or discarded while Redis was away: BullMQ's `dead-letter` queue still shows them",
     registry=REGISTRY,
 )
-redis_up = Gauge("replyline_redis_up", "Whether Redis answered when the gauges were last read", registry=REGISTRY)
+oldest_unpublished_job_seconds = Gauge(
+    "replyline_oldest_unpublished_job_seconds",
+    "How long the oldest of this process' unpublished jobs has waited for Redis",
+    registry=REGISTRY,
+)
+refused_publications_total = Counter(
+    "replyline_refused_publications",
+    "Jobs that Redis refused again and again while it took others: left to the sweeper",
+    ["queue"],
+    registry=REGISTRY,
+)
+promoted_jobs_total = Counter(
+    "replyline_promoted_jobs",
+    "Jobs that were due in Postgres and delayed in BullMQ: the sweeper let them run",
+    ["queue"],
+    registry=REGISTRY,
+)
+background_task_failures_total = Counter(
+    "replyline_background_task_failures",
+    "How often a background task of this process ended or raised, and was started again",
+    ["task"],
+    registry=REGISTRY,
+)
+redis_up = Gauge("replyline_redis_up", "Whether Redis took a write of this process in its last look", registry=REGISTRY)
+postgres_up = Gauge(
+    "replyline_postgres_up", "Whether Postgres answered this process in its last look", registry=REGISTRY
+)
 callbacks_total = Counter(
     "replyline_callbacks", "Callbacks at the door, by what became of them", ["channel", "outcome"], registry=REGISTRY
 )
@@ -119,11 +143,6 @@ webhook_attempts_total = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970, as BullMQ stamps its jobs."""
-    return time.time_ns() // 1_000_000
 
 
 def render() -> bytes:

@@ -98,12 +98,13 @@ async def _fill(ours: Contender, waiting: int) -> None:
     from replyline.broker import Broker  # noqa: PLC0415  only here
     from replyline.publisher import Publisher  # noqa: PLC0415
     from replyline.settings import load  # noqa: PLC0415
+    from replyline.supervision import Supervisor  # noqa: PLC0415
 
     database = Database(ours.database_url, pool_size=4)
     await database.open()
     broker = Broker(ours.redis_url)
     await broker.open()
-    publisher = Publisher(broker, load().spec, capacity=waiting + 1000)
+    publisher = Publisher(broker, load().spec, Supervisor(), capacity=waiting + 1000)
     publisher.start()
     moves = Moves(database, publisher.publish)
     async with database.connection() as connection:

@@ -13,6 +13,7 @@ from replyline.broker.contract import (
     Outcome,
     Postpone,
     Publication,
+    PublicationsRefused,
     QueueCounts,
     Retry,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "Pacing",
     "Postpone",
     "Publication",
+    "PublicationsRefused",
     "QueueCounts",
     "Refused",
     "Reply",

@@ -11,6 +11,7 @@ from replyline.broker.contract import (
     JobState,
     NotAcknowledged,
     Publication,
+    PublicationsRefused,
     QueueCounts,
 )
 from replyline.broker.endpoint import parse_endpoint
@@ -23,6 +24,7 @@ from replyline.broker.scripts import DRAIN, GET_COUNTS, GET_STATE, PAUSE, PROMOT
 from replyline.broker.throttle import Throttle
 from replyline.broker.wire import Answer, Reply, pack
 from replyline.broker.worker import Worker
+from replyline.supervision import Supervisor
 
 _OPEN_WAIT_S = 1.0
 _COUNTED = ("wait", "prioritized", "delayed", "active", "completed", "failed", "paused")
@@ -33,11 +35,17 @@ _TRIM_BATCH = 1000
 class Broker:
     """BullMQ on one Redis. Every call raises BrokerUnavailable while Redis is away; the connection comes back by itself."""
 
-    def __init__(self, url: str, *, prefix: str = "bull", reply_timeout_s: float = 10.0) -> None:
-        """A connection on which nothing is answered for `reply_timeout_s` is dropped. Raises ValueError for a bad URL."""
+    def __init__(
+        self, url: str, *, prefix: str = "bull", reply_timeout_s: float = 10.0, supervisor: Supervisor | None = None
+    ) -> None:
+        """A connection on which nothing is answered for `reply_timeout_s` is dropped. Raises ValueError for a bad URL.
+
+        What runs in the background is started by `supervisor`, the process' own; without it by one of the broker's.
+        """
         self._prefix = prefix
         self._endpoint = parse_endpoint(url)
-        self._connection = Connection(self._endpoint, reply_timeout_s=reply_timeout_s)
+        self._supervisor = supervisor or Supervisor()
+        self._connection = Connection(self._endpoint, self._supervisor, reply_timeout_s=reply_timeout_s)
         self._live_names = LiveNames(prefix, self._endpoint.database)
         self.pacing = Pacing(self._connection, prefix)
         self.live = Live(self._connection, self._live_names)
@@ -57,33 +65,68 @@ class Broker:
         """Ask whether Redis is there."""
         await self._connection.call("PING")
 
+    def now_ms(self) -> int:
+        """Redis' time, milliseconds since 1970: what is compared with the times of jobs is read from here."""
+        return self._connection.clock.now_ms()
+
+    async def check_writable(self) -> None:
+        """See that Redis takes a write, as a replica, a full one and one with a full disk do not.
+
+        Raises:
+            BrokerUnavailable, CommandRefused: it does not; the message says why.
+        """
+        await self._connection.call("SET", f"{self._prefix}:replyline:writable", 1, "EX", 60)
+
     async def publish(self, publications: Sequence[Publication]) -> None:
         """Add jobs in the order given, in one write; one whose id its queue already knows is ignored.
 
         Raises:
             NotAcknowledged: some or all may not have been added; sending those again is safe.
-            CommandRefused: Redis will not take one of them, now or later.
+            PublicationsRefused: Redis refuses some, and has taken the others.
         """
         try:
             answers = await self._connection.run_all([self._adder(new.queue).command(new) for new in publications])
         except BrokerUnavailable as error:
             raise NotAcknowledged(str(error), tuple(publications)) from error
-        not_now = [
-            new for new, answer in zip(publications, answers, strict=True) if isinstance(answer, BrokerUnavailable)
-        ]
+        pairs = list(zip(publications, answers, strict=True))
+        not_now = [answer for answer in answers if isinstance(answer, BrokerUnavailable)]
         if not_now:
-            raise NotAcknowledged(str(next(a for a in answers if isinstance(a, BrokerUnavailable))), tuple(not_now))
-        for answer in answers:
-            if isinstance(answer, CommandRefused):
-                raise answer
+            missing = (new for new, answer in pairs if isinstance(answer, BrokerUnavailable | CommandRefused))
+            raise NotAcknowledged(str(not_now[0]), tuple(missing))
+        refusals = [answer for answer in answers if isinstance(answer, CommandRefused)]
+        if refusals:
+            refused = tuple(new for new, answer in pairs if isinstance(answer, CommandRefused))
+            raise PublicationsRefused(str(refusals[0]), refused)
+
+    async def publish_again(self, publications: Sequence[Publication]) -> None:
+        """Like `publish`, for jobs that an earlier call may have added in part.
+
+        A script that Redis refuses in its middle (a key of another type, a command without permission) leaves what it has
+        written: a job that is in no list, and whose id is known all the same. What is left of such a job is removed first.
+        """
+        try:
+            looks = await self._connection.run_all([self._look(new.queue, new.job_id) for new in publications])
+        except BrokerUnavailable as error:
+            raise NotAcknowledged(str(error), tuple(publications)) from error
+        pairs = list(zip(publications, looks, strict=True))
+        refusals = {new: look for new, look in pairs if isinstance(look, BrokerUnavailable | CommandRefused)}
+        unknown = [new for new, look in pairs if new not in refusals and _state(look) is None]
+        if unknown:
+            await self._connection.run_all([pack("DEL", self._of(new.queue).job(new.job_id)) for new in unknown])
+            try:
+                await self.publish(unknown)
+            except PublicationsRefused as error:
+                refusals |= dict.fromkeys(error.refused, error)
+        if refusals:
+            raise PublicationsRefused(str(next(iter(refusals.values()))), tuple(refusals))
+
+    def _look(self, queue: str, job_id: str) -> bytes:
+        keys = self._of(queue)
+        return GET_STATE.call(*keys.all(*_STATES), job_id, keys.job(job_id))
 
     async def states(self, queue: str, job_ids: Sequence[str]) -> list[JobState | None]:
         """The state of each job; None where the queue does not know it."""
-        keys = self._of(queue)
-        names = keys.all(*_STATES)
-        answers = await self._connection.run_all(
-            [GET_STATE.call(*names, job_id, keys.job(job_id)) for job_id in job_ids]
-        )
+        answers = await self._connection.run_all([self._look(queue, job_id) for job_id in job_ids])
         return [_state(answer) for answer in answers]
 
     async def counts(self, queue: str) -> QueueCounts:
@@ -141,6 +184,19 @@ class Broker:
         keys = self._of(queue)
         names = ("delayed", "wait", "paused", "meta", "prioritized", "active", "pc", "events", "marker")
         return await self._connection.run(PROMOTE.call(*keys.all(*names), keys.prefix, job_id)) == 0
+
+    async def promote_late(self, queue: str, job_ids: Sequence[str], *, beyond_s: float) -> int:
+        """Let those of the delayed jobs run now that would wait for more than `beyond_s` seconds; returns how many do."""
+        keys = self._of(queue)
+        scores = await self._connection.run_all([pack("ZSCORE", keys["delayed"], job_id) for job_id in job_ids])
+        # BullMQ's score of a delayed job is its time with 12 bits of a counter below it.
+        late = self.now_ms() + round(beyond_s * 1000)
+        wanted = [
+            job_id
+            for job_id, score in zip(job_ids, scores, strict=True)
+            if isinstance(score, bytes) and int(float(score)) >> 12 > late
+        ]
+        return sum([await self.promote(queue, job_id) for job_id in wanted])
 
     async def pause(self, queue: str) -> None:
         """Let no worker take jobs of this queue; what runs, runs on."""
@@ -216,6 +272,7 @@ class Broker:
         """
         return Worker(
             self._connection,
+            self._supervisor,
             self._of(queue),
             handler,
             concurrency=concurrency,
@@ -244,6 +301,7 @@ class Broker:
         """
         return Listening(
             self._endpoint,
+            self._supervisor,
             self._live_names,
             hear,
             missed,
@@ -258,12 +316,12 @@ class Broker:
 
     def _adder(self, queue: str) -> Adder:
         if queue not in self._adders:
-            self._adders[queue] = Adder(self._of(queue))
+            self._adders[queue] = Adder(self._of(queue), self.now_ms)
         return self._adders[queue]
 
 
 def _state(answer: object) -> JobState | None:
-    if isinstance(answer, BrokerUnavailable):
+    if isinstance(answer, BrokerUnavailable | CommandRefused):  # what cannot be looked at is not missing
         raise answer
     name = answer.decode() if isinstance(answer, bytes) else ""
     for state in get_args(JobState):

@@ -2,14 +2,17 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 
 import structlog
 
+from replyline.broker.clock import RedisClock
 from replyline.broker.contract import BrokerUnavailable, CommandRefused
 from replyline.broker.endpoint import Endpoint
-from replyline.broker.scripts import SCRIPTS
+from replyline.broker.scripts import SCRIPTS, in_full
 from replyline.broker.wire import Answer, Reply, ScriptMissing, Wire, Word, pack
+from replyline.supervision import BackgroundTask, Supervisor
 
 log = structlog.get_logger(__name__)
 
@@ -18,6 +21,8 @@ _SETUP_TIMEOUT_S = 10.0
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
 _MAX_PENDING = 200_000
+_STEADY_S = 1.0
+_ASK_TIME_EVERY_S = 15.0
 
 
 async def connect(endpoint: Endpoint, setup: Sequence[bytes], *, reply_timeout_s: float) -> tuple[Wire, list[Reply]]:
@@ -86,16 +91,18 @@ class Backoff:
 class Connection:
     """One multiplexed connection: what is sent within one turn of the event loop leaves in one write."""
 
-    def __init__(self, endpoint: Endpoint, *, reply_timeout_s: float) -> None:
+    def __init__(self, endpoint: Endpoint, supervisor: Supervisor, *, reply_timeout_s: float) -> None:
         self.endpoint = endpoint
+        self.clock = RedisClock()
+        self._supervisor = supervisor
         self._reply_timeout_s = reply_timeout_s
         self._wire: Wire | None = None
         self._ready = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task: BackgroundTask | None = None
 
     async def open(self, wait_s: float) -> None:
         """Begin connecting, and wait up to `wait_s` seconds for the first connection; none is no error."""
-        self._task = asyncio.create_task(self._keep_connected(), name="redis connection")
+        self._task = self._supervisor.start("redis connection", self._keep_connected)
         try:
             await asyncio.wait_for(self._ready.wait(), wait_s)
         except TimeoutError:
@@ -104,8 +111,7 @@ class Connection:
     async def close(self) -> None:
         """Close for good; what is pending fails."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await self._task.stop()
         if self._wire is not None:
             await self._wire.close("closed")
             self._wire = None
@@ -135,7 +141,10 @@ class Connection:
             return await self._live().send(command)
         except ScriptMissing:  # somebody flushed the scripts: it was not run
             await self._load_scripts()
+        try:
             return await self._live().send(command)
+        except ScriptMissing:  # and flushes them all the time
+            return await self._live().send(in_full(command))
 
     async def run_all(self, commands: Sequence[bytes]) -> list[Answer]:
         """Several packed commands in one write, with all their answers in order; one refused command is its answer.
@@ -146,13 +155,17 @@ class Connection:
         if not commands:
             return []
         answers = await self._live().send_group(b"".join(commands), len(commands))
-        missing = [index for index, answer in enumerate(answers) if isinstance(answer, ScriptMissing)]
-        if missing:
+        if missing := _missing(answers):
             await self._load_scripts()
-            again = await self._live().send_group(b"".join(commands[index] for index in missing), len(missing))
-            for index, answer in zip(missing, again, strict=True):
-                answers[index] = answer
+            await self._again(answers, {index: commands[index] for index in missing})
+            if missing := _missing(answers):  # somebody flushes them all the time
+                await self._again(answers, {index: in_full(commands[index]) for index in missing})
         return answers
+
+    async def _again(self, answers: list[Answer], commands: Mapping[int, bytes]) -> None:
+        again = await self._live().send_group(b"".join(commands.values()), len(commands))
+        for index, answer in zip(commands, again, strict=True):
+            answers[index] = answer
 
     def _live(self) -> Wire:
         if self._wire is None or not self._ready.is_set():
@@ -164,30 +177,59 @@ class Connection:
 
     async def _keep_connected(self) -> None:
         backoff = Backoff()
-        said = False
+        said: str | None = None
+        self._ready.clear()
+        if self._wire is not None:  # left by a failure of this task
+            await self._wire.close("started again")
         while True:
             try:
-                setup = [*(pack("SCRIPT", "LOAD", script.text) for script in SCRIPTS), pack("INFO", "memory")]
-                self._wire, answers = await connect(self.endpoint, setup, reply_timeout_s=self._reply_timeout_s)
+                wire = await self._connect()
             except BrokerUnavailable as error:
-                if not said:
+                if said is None:
                     log.warning("redis.away", error=str(error))
-                    said = True
+                    said = str(error)
                 await backoff.pause()
                 continue
-            _warn_of_eviction(answers[-1])
-            if said:
-                log.info("redis.back", endpoint=str(self.endpoint))
-            said = False
-            backoff.reset()
+            connected_at = time.monotonic()
             self._ready.set()
-            reason = await asyncio.shield(self._wire.lost)
+            reason = await self._until_lost(wire)
             self._ready.clear()
-            log.warning("redis.lost", reason=reason)
-            said = True
+            steady = time.monotonic() - connected_at > _STEADY_S
+            if steady or said != reason:  # one that takes us and drops us at once, as a replica does, is worth one line
+                log.warning("redis.lost", reason=reason)
+            said = reason
+            if steady:
+                backoff.reset()
+            else:
+                await backoff.pause()
+
+    async def _connect(self) -> Wire:
+        setup = [*(pack("SCRIPT", "LOAD", script.text) for script in SCRIPTS), pack("INFO", "memory")]
+        self._wire, answers = await connect(self.endpoint, setup, reply_timeout_s=self._reply_timeout_s)
+        _warn_of_eviction(answers[-1])
+        await self._ask_time(self._wire)
+        return self._wire
+
+    async def _until_lost(self, wire: Wire) -> str:
+        while not wire.lost.done():
+            await asyncio.wait([wire.lost], timeout=_ASK_TIME_EVERY_S)
+            if not wire.lost.done():
+                await self._ask_time(wire)
+        return wire.lost.result()
+
+    async def _ask_time(self, wire: Wire) -> None:
+        asked_at = time.monotonic()
+        try:
+            self.clock.learn(await wire.send(pack("TIME")), asked_at, time.monotonic())
+        except (BrokerUnavailable, CommandRefused) as error:  # the connection's end is seen elsewhere
+            log.debug("redis.time_not_told", error=str(error))
 
 
 _LOAD_SCRIPTS = b"".join(pack("SCRIPT", "LOAD", script.text) for script in SCRIPTS)
+
+
+def _missing(answers: Sequence[Answer]) -> list[int]:
+    return [index for index, answer in enumerate(answers) if isinstance(answer, ScriptMissing)]
 
 
 def _warn_of_eviction(info: Reply) -> None:

@@ -14,7 +14,10 @@ class BrokerUnavailable(Exception):
 
 
 class NotAcknowledged(BrokerUnavailable):
-    """Some publications were not acknowledged; sending exactly those again is safe, because a known id is ignored."""
+    """Some publications were not acknowledged; sending exactly those again is safe, because a known id is ignored.
+
+    Those that Redis refused in the same write are among them.
+    """
 
     def __init__(self, cause: str, unacknowledged: "tuple[Publication, ...]") -> None:
         super().__init__(f"{len(unacknowledged)} jobs not acknowledged: {cause}")
@@ -22,7 +25,15 @@ class NotAcknowledged(BrokerUnavailable):
 
 
 class CommandRefused(Exception):
-    """Redis understood the connection but refused this command; trying again gives the same answer."""
+    """Redis refused this command (no permission, a key of another type); the same again is refused until somebody acts."""
+
+
+class PublicationsRefused(CommandRefused):
+    """Redis refused some publications and took the others."""
+
+    def __init__(self, cause: str, refused: "tuple[Publication, ...]") -> None:
+        super().__init__(f"{len(refused)} jobs refused: {cause}")
+        self.refused = refused
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ jobs counted, a marker that stands for one, or the time of a delayed one.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import structlog
 
@@ -66,6 +67,19 @@ class Fetcher:
         """Whether a fetch of ours has set the marker, and that was not taken since."""
         self._eager = True
         """Whether the marker has been telling the truth: with several workers, it may be another one's echo."""
+        self._refused: str | None = None
+        self._moved_at = time.monotonic()
+        self._resting = True
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be fetched; None while it can, and while Redis is away, which is said elsewhere."""
+        return None if self._refused is None else f"Redis refuses: {self._refused}"
+
+    @property
+    def stuck_s(self) -> float:
+        """For how many seconds no step was made; 0 while it waits for a free slot, for Redis or for the end of a pause."""
+        return 0.0 if self._resting else time.monotonic() - self._moved_at
 
     @property
     def with_end(self) -> bool:
@@ -97,8 +111,21 @@ class Fetcher:
         """Fetch until `stop`; Redis may go and come back."""
         try:
             await self._fetch_until_closing()
+        except Exception:
+            self._away = True  # started again, it must ask what was fetched meanwhile
+            raise
         finally:
+            self._resting = True
             await self._marker.close()
+
+    @contextmanager
+    def _rest(self) -> Iterator[None]:
+        """Within, no step is expected."""
+        self._resting = True
+        try:
+            yield
+        finally:
+            self._resting, self._moved_at = False, time.monotonic()
 
     async def _fetch_until_closing(self) -> None:
         while not self._closing.is_set():
@@ -108,13 +135,17 @@ class Fetcher:
                 if self._away:
                     self._away, self._known, self._waiting = False, None, 0
                     await self._recover()
+                self._resting, self._moved_at = False, time.monotonic()
                 await self._round()
+                self._refused = None
             except BrokerUnavailable as error:
                 log.debug("worker.redis_away", queue=self._keys.queue, error=str(error))
                 self._away = True
                 await self._pause(_AWAY_PAUSE_S)
             except CommandRefused as error:
-                log.error("worker.fetch_refused", queue=self._keys.queue, error=str(error))
+                if self._refused is None:
+                    log.error("worker.fetch_refused", queue=self._keys.queue, error=str(error))
+                self._refused = str(error)
                 await self._pause(_REFUSED_PAUSE_S)
 
     async def stop(self) -> None:
@@ -187,7 +218,7 @@ class Fetcher:
         while not self._closing.is_set():
             left_s = _LOOK_EVERY_S - (time.monotonic() - fetched_at)
             if due_ms:
-                left_s = min(left_s, due_ms / 1000 - time.time())
+                left_s = min(left_s, (due_ms - self._connection.clock.now_ms()) / 1000)
             if left_s <= 0 or self._away or self._limited_until > time.monotonic():
                 return
             if self._free() <= 0:
@@ -233,7 +264,8 @@ class Fetcher:
             self._more = True
             self._freed.clear()
             await self._marker.release()
-            await self._freed.wait()
+            with self._rest():
+                await self._freed.wait()
             if self._closing.is_set() or self._away:
                 return False
         return not self._closing.is_set()
@@ -242,13 +274,12 @@ class Fetcher:
         """Wait for a connection; False where the worker is closed first."""
         if not self._connection.connected and not self._closing.is_set():
             waits = [asyncio.ensure_future(self._connection.ready()), asyncio.ensure_future(self._closing.wait())]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            with self._rest():
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
         return not self._closing.is_set()
 
     async def _pause(self, seconds: float) -> None:
-        try:
+        with self._rest(), suppress(TimeoutError):
             await asyncio.wait_for(self._closing.wait(), seconds)
-        except TimeoutError:
-            return

@@ -1,7 +1,6 @@
 """The jobs a worker holds, read from what a script returned, and the commands that end them."""
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -111,7 +110,10 @@ def _number(value: Reply) -> int:
 
 
 class Ender:
-    """Makes the commands of one worker that fetch and end jobs; what does not change from job to job is packed once."""
+    """Makes the commands of one worker that fetch and end jobs; what does not change from job to job is packed once.
+
+    `now_ms` is Redis' time: with the worker's own, jobs would be due when its clock says so.
+    """
 
     def __init__(
         self,
@@ -123,8 +125,10 @@ class Ender:
         rate_limit: tuple[int, float] | None,
         keep_completed_s: int,
         keep_failed_s: int,
+        now_ms: Callable[[], int],
     ) -> None:
         self._keys = keys
+        self._now_ms = now_ms
         self._token = token
         self._lock: dict[str, object] = {"token": token, "lockDuration": lock_ms, "name": name}
         if rate_limit is not None:
@@ -144,7 +148,7 @@ class Ender:
 
     def fetch(self) -> bytes:
         """Take the next job, promoting what is due."""
-        return b"".join((self._fetch_head, _stamp(), self._packed_lock))
+        return b"".join((self._fetch_head, self._stamp(), self._packed_lock))
 
     def end(self, held: Held, outcome: Completed | Retry | Postpone | Failed, *, fetch_next: bool) -> bytes:
         """End a job as its handler said."""
@@ -175,7 +179,7 @@ class Ender:
                 bulk(self._keys.prefix.encode() + job_id),
                 self._finish_middles[target],
                 bulk(job_id),
-                _stamp(),
+                self._stamp(),
                 bulk(field),
                 bulk(value),
                 bulk(target.encode()),
@@ -193,7 +197,7 @@ class Ender:
                 self._delay_head,
                 bulk(self._keys.prefix.encode() + job_id),
                 self._delay_middle,
-                _stamp(),
+                self._stamp(),
                 bulk(job_id),
                 bulk(self._token.encode()),
                 bulk(str(after_ms).encode()),
@@ -203,6 +207,9 @@ class Ender:
                 self._packed_lock,
             )
         )
+
+    def _stamp(self) -> bytes:
+        return bulk(b"%d" % self._now_ms())
 
     def _pack_finish_options(self, target: str, options: bytes) -> bytes:
         try:
@@ -249,10 +256,6 @@ def _updated(held: Held, reason: str, stack: str) -> bytes:
     shown = [*stacks, stack or reason][-_STACKS_SHOWN:]
     packed: bytes = msgpack.packb(["failedReason", reason, "stacktrace", msgspec.json.encode(shown).decode()])
     return packed
-
-
-def _stamp() -> bytes:
-    return bulk(b"%d" % (time.time_ns() // 1_000_000))
 
 
 def _bulks(*words: str) -> bytes:

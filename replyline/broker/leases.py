@@ -1,7 +1,6 @@
 """Keeping the jobs that a worker holds, and setting free those that a vanished one held."""
 
 import asyncio
-import time
 from collections.abc import Collection
 
 import msgpack
@@ -81,7 +80,7 @@ class Leases:
             *self._keys.all(*_STALLED),
             self._max_stalled,
             self._keys.prefix,
-            time.time_ns() // 1_000_000,
+            self._connection.clock.now_ms(),
             round(self._stalled_every_s * 1000),
         )
         return _ids(await self._connection.run(command))

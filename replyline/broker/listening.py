@@ -10,6 +10,7 @@ from replyline.broker.contract import BrokerUnavailable
 from replyline.broker.endpoint import Endpoint
 from replyline.broker.live import LiveNames, Told, Unreadable, Written, read_message
 from replyline.broker.pushing import PushWire
+from replyline.supervision import BackgroundTask, Supervisor
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +30,7 @@ class Listening:
     def __init__(
         self,
         endpoint: Endpoint,
+        supervisor: Supervisor,
         names: LiveNames,
         hear: Callable[[Told | Written], None],
         missed: Callable[[], None],
@@ -38,6 +40,7 @@ class Listening:
     ) -> None:
         """See `Broker.listening`."""
         self._endpoint = endpoint
+        self._supervisor = supervisor
         self._names = names
         self._hear = hear
         self._missed = missed
@@ -50,7 +53,7 @@ class Listening:
         self._to_renew: set[bytes] | None = None
         self._confirmations: dict[bytes, asyncio.Event] = {}
         self._wire: PushWire | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task: BackgroundTask | None = None
         self._renewed = asyncio.Event()
         self._was_connected = False
         self._may_have_missed = False
@@ -60,7 +63,7 @@ class Listening:
 
     async def open(self) -> None:
         """Begin connecting and wait about a second for it; that Redis is away is no error."""
-        self._task = asyncio.create_task(self._keep_connected(), name="redis listening")
+        self._task = self._supervisor.start("redis listening", self._keep_connected)
         try:
             await asyncio.wait_for(self._renewed.wait(), _OPEN_WAIT_S)
         except TimeoutError:
@@ -70,8 +73,7 @@ class Listening:
         """Close for good; who waits in `watching` is told."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await task.stop()
         if self._wire is not None:
             self._wire.abort("closed")
             await self._wire.lost
@@ -192,6 +194,9 @@ class Listening:
 
     async def _keep_connected(self) -> None:
         backoff, said = Backoff(), False
+        if self._wire is not None:  # left by a failure of this task
+            self._wire.abort("started again")
+            self._forget()
         while True:
             try:
                 self._wire = await self._connect()

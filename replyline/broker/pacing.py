@@ -1,7 +1,6 @@
 """How fast messages may leave: token buckets in Redis, shared by all workers, that give each message a slot of its own."""
 
 import random
-import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,7 +49,7 @@ class Pacing:
 
     async def slot(self, account: str, recipient: str, ticket: str, limits: Limits) -> Slot:
         """Reserve a slot for the message `ticket`; asked again at its time, it is let through."""
-        day = int(time.time()) // _DAY_S
+        day = self._connection.clock.now_ms() // 1000 // _DAY_S
         answer = await self._connection.run(
             PACE_SLOT.call(
                 self._key(account, "rate"),

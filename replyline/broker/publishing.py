@@ -1,6 +1,6 @@
 """Turning publications into the commands that add them, as BullMQ for Node would."""
 
-import time
+from collections.abc import Callable
 from functools import lru_cache
 
 import msgpack
@@ -19,7 +19,8 @@ _BACKOFF_MS = 1000
 class Adder:
     """Makes the add commands of one queue; what does not change from job to job is packed once."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
         self._prefix = keys.prefix
         self._prioritized = ADD_PRIORITIZED.head(9 + 4) + _bulks(keys.all(*_PRIORITIZED))
         self._standard = ADD_STANDARD.head(9 + 4) + _bulks(keys.all(*_STANDARD))
@@ -27,7 +28,7 @@ class Adder:
 
     def command(self, new: Publication) -> bytes:
         """The command that adds `new`."""
-        now = time.time_ns() // 1_000_000
+        now = self._now_ms()
         made = now if new.timestamp_ms is None else new.timestamp_ms
         delay_ms = new.delay_ms
         if delay_ms:

@@ -1,6 +1,7 @@
 """One live socket to Redis: what is sent within one turn of the event loop leaves in one write, replies match in order."""
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Iterable
 from typing import TypeAlias, cast
@@ -20,6 +21,9 @@ MAX_UNSENT_BYTES = 256 * 1024 * 1024
 # Errors that say "not now" rather than "never" (Redis command errors: LOADING, READONLY and MASTERDOWN around a restart or
 # failover, OOM and MISCONF while memory or disk is full, the others from Cluster and replication).
 _NOT_NOW = ("LOADING", "READONLY", "MASTERDOWN", "OOM", "MISCONF", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY ")
+_READ_ONLY = "READONLY"
+# Before version 7, Redis wraps what a command of a script was answered: "ERR Error running script …: -OOM command not allowed …".
+_OF_A_SCRIPT = re.compile(r"^ERR Error running script.*?-([A-Z]+) ", re.DOTALL)
 _NOTHING = object()
 
 
@@ -142,7 +146,7 @@ class Wire(asyncio.Protocol):
                     return
                 if pending[0].take(reply):
                     pending.popleft()
-                if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("READONLY"):
+                if isinstance(reply, hiredis.ReplyError) and _code_and_text(reply).startswith(_READ_ONLY):
                     # After a failover the old address may lead to a replica for ever: connect anew.
                     self.abort("Redis has become a read-only replica")
                 reply = reader.gets()
@@ -201,9 +205,16 @@ class _Group:
 
 def _translate(error: hiredis.ReplyError) -> BrokerUnavailable | CommandRefused:
     text = str(error)
-    if text.startswith(_NOT_NOW):
+    if _code_and_text(error).startswith(_NOT_NOW):
         return BrokerUnavailable(text)
     return ScriptMissing(text) if text.startswith("NOSCRIPT") else CommandRefused(text)
+
+
+def _code_and_text(error: hiredis.ReplyError) -> str:
+    """What Redis said, from its error code on, also where a script was told it."""
+    text = str(error)
+    wrapped = _OF_A_SCRIPT.match(text)
+    return text if wrapped is None else text[wrapped.start(1) :]
 
 
 def _fail(entries: "Iterable[_Single | _Group]", reason: str) -> None:

@@ -5,6 +5,7 @@ with the same call.
 """
 
 import asyncio
+import contextlib
 import time
 import traceback
 import uuid
@@ -18,11 +19,14 @@ from replyline.broker.held import Ender, Held
 from replyline.broker.keys import Keys
 from replyline.broker.leases import Leases
 from replyline.broker.wire import Reply
+from replyline.supervision import Supervisor
 
 log = structlog.get_logger(__name__)
 
 _UNFORESEEN_RETRY_MS = 1000
 _RESEND_PAUSE_S = 0.05
+_REFUSED_PAUSE_S = 0.5
+_END_REFUSED_S = 20.0
 _STOP_FETCHING_S = 1.0
 _CANCEL_S = 3.0
 _HAND_BACK_S = 3.0
@@ -36,6 +40,7 @@ class Worker:
     def __init__(
         self,
         connection: Connection,
+        supervisor: Supervisor,
         keys: Keys,
         handler: Handler,
         *,
@@ -52,6 +57,7 @@ class Worker:
             raise ValueError("a worker needs at least one slot")
         token = str(uuid.uuid4())
         self._connection = connection
+        self._supervisor = supervisor
         self._queue = keys.queue
         self._handler = handler
         self._concurrency = concurrency
@@ -63,6 +69,7 @@ class Worker:
             rate_limit=rate_limit,
             keep_completed_s=keep_completed_s,
             keep_failed_s=keep_failed_s,
+            now_ms=connection.clock.now_ms,
         )
         self._leases = Leases(
             connection, keys, token=token, lock_s=lock_s, stalled_every_s=stalled_every_s, max_stalled=max_stalled
@@ -76,7 +83,7 @@ class Worker:
             start=self._start,
             recover=self._hand_back_unknown,
         )
-        self._fetching: asyncio.Task[None] | None = None
+        self._fetched_last = asyncio.Event()
         self._slots: set[asyncio.Task[None]] = set()
         self._held: dict[str, Held] = {}
         self._closing = False
@@ -87,23 +94,36 @@ class Worker:
         """How many jobs it holds now."""
         return len(self._held)
 
-    async def run(self) -> None:
-        """Work until `close`. Redis may go and come back.
+    @property
+    def trouble(self) -> str | None:
+        """Why it takes no jobs though it could, in words; None while it does."""
+        return self._fetcher.trouble
 
-        Raises:
-            Exception: a bug of ours; nothing foreseen ends a worker.
-        """
+    @property
+    def stuck_s(self) -> float:
+        """For how many seconds its fetching has made no step though nothing that may take long holds it up."""
+        return self._fetcher.stuck_s
+
+    async def run(self) -> None:
+        """Work until `close`. Redis may go and come back; its tasks are started again if a bug of ours ends one."""
+        start = self._supervisor.start
+        tasks = [
+            start(f"fetch {self._queue}", self._fetch),
+            start(f"locks {self._queue}", lambda: self._leases.renew_forever(self._held.keys())),
+            start(f"stalled {self._queue}", self._leases.watch_forever),
+        ]
         try:
-            async with asyncio.TaskGroup() as group:
-                self._fetching = group.create_task(self._fetcher.run(), name=f"fetch {self._queue}")
-                keeping = group.create_task(self._leases.renew_forever(self._held.keys()), name=f"locks {self._queue}")
-                watching = group.create_task(self._leases.watch_forever(), name=f"stalled {self._queue}")
-                await self._stopped.wait()
-                keeping.cancel()
-                watching.cancel()
+            await self._stopped.wait()
         finally:
             for slot in self._slots:
                 slot.cancel()
+            for task in tasks:
+                await task.stop()
+
+    async def _fetch(self) -> None:
+        await self._fetcher.run()
+        self._fetched_last.set()
+        await self._stopped.wait()
 
     async def close(self, grace_s: float) -> None:
         """Take no more jobs, wait up to `grace_s` seconds for those that run, hand the others back at once.
@@ -114,9 +134,8 @@ class Worker:
         ends_at = time.monotonic() + grace_s
         self._closing = True
         await self._fetcher.stop()
-        if self._fetching is not None:
-            await asyncio.wait([self._fetching], timeout=max(grace_s, _STOP_FETCHING_S))
-            self._fetching.cancel()
+        with contextlib.suppress(TimeoutError):  # then its task is stopped in the middle, and `_leave` asks Redis
+            await asyncio.wait_for(self._fetched_last.wait(), max(grace_s, _STOP_FETCHING_S))
         if self._slots:
             await asyncio.wait(self._slots, timeout=max(ends_at - time.monotonic(), 0))
         for slot in self._slots:
@@ -180,6 +199,7 @@ class Worker:
     async def _end(self, held: Held, outcome: Outcome) -> Held | None:
         """End the job, again after a reconnect if need be; gives the next one where that was fetched with it."""
         resent = False
+        refused_until: float | None = None
         while True:
             fetch_next = self._fetcher.with_end
             try:
@@ -190,8 +210,12 @@ class Worker:
                 await asyncio.sleep(_RESEND_PAUSE_S)
                 await self._connection.ready()
             except CommandRefused as error:
-                log.error("worker.end_refused", queue=self._queue, job=held.job.id, error=str(error))
-                return None
+                if refused_until is None:
+                    log.error("worker.end_refused", queue=self._queue, job=held.job.id, error=str(error))
+                    refused_until = time.monotonic() + _END_REFUSED_S
+                if time.monotonic() > refused_until:  # its lock runs out, and the next run sees that it is done
+                    return None
+                await asyncio.sleep(_REFUSED_PAUSE_S)
             else:
                 return self._after_end(held, reply, resent=resent) if fetch_next or reply != 0 else None
 
@@ -220,7 +244,7 @@ class Worker:
     async def _hand_back_unbegun(self, job_id: str) -> None:
         try:
             await self._hand_back([job_id])
-        except BrokerUnavailable as error:
+        except (BrokerUnavailable, CommandRefused) as error:
             log.debug("worker.handed_back_later", queue=self._queue, job=job_id, error=str(error))
 
     async def _hand_back_unknown(self) -> None:

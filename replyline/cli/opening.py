@@ -12,6 +12,7 @@ from replyline.broker import BrokerUnavailable
 from replyline.cli.running import CommandFailed, Exit, settings_here
 from replyline.embedded import EmbeddedError
 from replyline.store.database import StoreUnavailable
+from replyline.supervision import BackgroundTaskFailed
 from replyline.vault import UnreadableSecret
 
 Result = TypeVar("Result")
@@ -27,6 +28,8 @@ def run(work: Coroutine[object, object, Result]) -> Result:
         raise CommandFailed(f"Redis is not available: {error}", Exit.UNAVAILABLE) from error
     except EmbeddedError as error:
         raise CommandFailed(str(error), Exit.UNAVAILABLE) from error
+    except BackgroundTaskFailed as error:
+        raise CommandFailed(str(error)) from error
     except UnreadableSecret as error:
         raise CommandFailed(f"a stored secret cannot be read: {error}") from error
 

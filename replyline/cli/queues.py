@@ -14,7 +14,6 @@ from replyline.cli.opening import open_here, run
 from replyline.cli.output import console, print_json, print_record, print_rows, seconds
 from replyline.cli.running import CommandFailed, Exit
 from replyline.jobs import DEAD_LETTER, QUEUE_NAMES
-from replyline.metrics import now_ms
 from replyline.store import dead_letters as records
 from replyline.store.moves.dead_letters import NotReplayable
 from replyline.store.rates import read_rates
@@ -84,7 +83,9 @@ async def _queue_rows() -> list[_QueueRow]:
                     completed=counts.completed,
                     failed=counts.failed,
                     paused=counts.is_paused,
-                    oldest_s=None if oldest is None or queue == DEAD_LETTER else max(0, now_ms() - oldest) / 1000,
+                    oldest_s=None
+                    if oldest is None or queue == DEAD_LETTER
+                    else max(0, app.broker.now_ms() - oldest) / 1000,
                     done_last_minute=rate.done if rate else 0,
                     average_run_s=rate.average_run_s if rate else None,
                     average_wait_s=rate.average_wait_s if rate else None,

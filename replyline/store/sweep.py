@@ -34,10 +34,12 @@ WHERE state = 'WAITING' AND run_at < now() - make_interval(secs => $1)
 ORDER BY run_at, id LIMIT $4
 """
 
-# The next generation, because the lost one may have run: whoever runs this one must look before it acts.
+# Never generation 0 again, because the lost one may have run: whoever runs this one must look before it acts. A later one says
+# that already: it is added under the same id, so that generations do not pile up while something is wrong with Redis. Only where
+# BullMQ keeps that id as ended, or has lost everything while it may have run, is the next generation needed.
 _REPUBLISH = """
-UPDATE jobs j SET generation = j.generation + 1
-FROM unnest($1::uuid[], $2::int[]) AS r (id, generation)
+UPDATE jobs j SET generation = CASE WHEN r.anew THEN j.generation + 1 ELSE greatest(j.generation, 1) END
+FROM unnest($1::uuid[], $2::int[], $3::bool[]) AS r (id, generation, anew)
 WHERE j.id = r.id AND j.generation = r.generation AND j.state = 'WAITING' AND j.run_at < now()
 RETURNING j.id, j.queue, j.name, j.payload::text AS payload, j.priority::int AS priority, j.generation
 """
@@ -89,10 +91,24 @@ async def due_jobs(connection: Connection, *, grace_s: float, after: DueJob | No
     return [DueJob(**dict(record)) for record in records]
 
 
-async def republish(connection: Connection, lost: Sequence[DueJob], outbox: Outbox) -> int:
-    """Give jobs that BullMQ lost a new generation and publish it; those finished or republished meanwhile are left alone."""
-    ordered = sorted(lost, key=lambda job: job.id)
-    records = await connection.fetch(_REPUBLISH, [job.id for job in ordered], [job.generation for job in ordered])
+@dataclass(frozen=True, slots=True)
+class LostJob:
+    """A due job that BullMQ does not hold alive."""
+
+    due: DueJob
+    anew: bool
+    """Whether it needs a new id: BullMQ keeps it as completed or failed, or a run of it may still be under way."""
+
+
+async def republish(connection: Connection, lost: Sequence[LostJob], outbox: Outbox) -> int:
+    """Publish jobs again that BullMQ lost; those finished or republished meanwhile are left alone. Returns how many."""
+    ordered = sorted(lost, key=lambda one: one.due.id)
+    records = await connection.fetch(
+        _REPUBLISH,
+        [one.due.id for one in ordered],
+        [one.due.generation for one in ordered],
+        [one.anew for one in ordered],
+    )
     # Oldest first, so that a conversation's messages come back in the order of their arrival.
     for record in sorted(records, key=lambda record: record["id"]):
         outbox.extend(

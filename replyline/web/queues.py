@@ -4,7 +4,6 @@ from fastapi import APIRouter, Depends
 
 from replyline.app import App
 from replyline.jobs import DEAD_LETTER, QUEUE_NAMES
-from replyline.metrics import now_ms
 from replyline.web.auth import Here, operator
 from replyline.web.problems import not_found
 from replyline.web.wire import Out
@@ -76,5 +75,5 @@ async def _shown(app: App, name: str) -> QueueOut:
         completed=counts.completed,
         failed=counts.failed,
         paused=counts.is_paused,
-        oldest_s=None if oldest_ms is None else max(0, now_ms() - oldest_ms) / 1000,
+        oldest_s=None if oldest_ms is None else max(0, app.broker.now_ms() - oldest_ms) / 1000,
     )

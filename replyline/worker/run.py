@@ -60,27 +60,22 @@ async def work(
     """Work the queues until `stop` is set, then drain: fetch no more, wait `drain_s` seconds at most, hand back the rest.
 
     Raises:
-        Exception: a worker ended by a bug of ours.
+        BackgroundTaskFailed: a background task failed again and again; what ran was drained all the same.
     """
     workers = make_workers(app, queues, concurrency)
-    async with asyncio.TaskGroup() as running:
-        sweeping = running.create_task(Sweeper(app).run(), name="sweeper") if sweep else None
-        loops = [
-            running.create_task(worker.run(), name=f"worker {queue}")
-            for worker, queue in zip(workers, queues, strict=True)
-        ]
-        log.info("worker.started", queues=list(queues))
-        await _stopped_or_broken(stop, loops)
-        log.info("worker.draining", running=sum(worker.running for worker in workers), for_s=app.settings.drain_s)
-        if sweeping is not None:
-            sweeping.cancel()
-        await asyncio.gather(*(worker.close(app.settings.drain_s) for worker in workers))
-    log.info("worker.stopped")
-
-
-async def _stopped_or_broken(stop: asyncio.Event, loops: Sequence["asyncio.Task[None]"]) -> None:
-    stopping = asyncio.ensure_future(stop.wait())
+    sweeping = app.supervisor.start("sweeper", Sweeper(app).run, vital=False) if sweep else None
     try:
-        await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
+        async with asyncio.TaskGroup() as running:
+            for worker, queue in zip(workers, queues, strict=True):
+                running.create_task(worker.run(), name=f"worker {queue}")
+            log.info("worker.started", queues=list(queues))
+            await app.supervisor.until(stop)
+            log.info("worker.draining", running=sum(worker.running for worker in workers), for_s=app.settings.drain_s)
+            if sweeping is not None:
+                await sweeping.stop()
+            await asyncio.gather(*(worker.close(app.settings.drain_s) for worker in workers))
     finally:
-        stopping.cancel()
+        if sweeping is not None:
+            await sweeping.stop()
+    log.info("worker.stopped")
+    app.supervisor.check()

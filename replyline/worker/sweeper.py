@@ -10,13 +10,13 @@ import structlog
 
 from replyline import metrics
 from replyline.app import App
-from replyline.broker import BrokerUnavailable
+from replyline.broker import BrokerUnavailable, CommandRefused
 from replyline.files import FilesUnavailable
 from replyline.jobs import DEAD_LETTER
 from replyline.store import media, visitors
 from replyline.store.database import StoreUnavailable
 from replyline.store.outbox import Outbox
-from replyline.store.sweep import DueJob, alone, due_jobs, purge, purge_callbacks, republish
+from replyline.store.sweep import DueJob, LostJob, alone, due_jobs, purge, purge_callbacks, republish
 from replyline.worker.channel_care import look_after
 
 log = structlog.get_logger(__name__)
@@ -27,6 +27,9 @@ _PAGES_A_SWEEP = 4
 _GRACE_AFTER_WIPE_S = 1.0
 _PURGE_EVERY_S = 60.0
 _NOTICES_KEPT = 10_000
+# After Redis did not take writes, publishers have this long to bring what they hold, before it looks lost.
+_SETTLING_S = 5.0
+_LATE_S = 5.0
 _ALIVE = frozenset({"waiting", "prioritized", "delayed", "active", "waiting-children"})
 
 
@@ -37,9 +40,10 @@ class Sweeper:
         self._app = app
         self._after: DueJob | None = None
         self._purged_at = 0.0
+        self._settled_at = 0.0
 
     async def run(self) -> None:
-        """Sweep until cancelled; an absent store is waited for."""
+        """Sweep until cancelled; an absent store is waited for, and one that refuses. Any other error is raised."""
         while True:
             try:
                 await self.sweep()
@@ -47,19 +51,26 @@ class Sweeper:
                 if time.monotonic() - self._purged_at > _PURGE_EVERY_S:
                     await self._clear_away()
                     self._purged_at = time.monotonic()
-            except (StoreUnavailable, BrokerUnavailable) as error:
+            except (StoreUnavailable, BrokerUnavailable, CommandRefused) as error:
                 log.warning("sweeper.store_away", error=str(error))
-            except Exception:
-                log.exception("sweeper.failed")  # the next sweep is the retry; without it lost work would stay lost
             await asyncio.sleep(self._app.settings.sweep_every_s)
 
     async def sweep(self) -> int:
         """Look once and return how many jobs were published again.
 
         Raises:
-            StoreUnavailable, BrokerUnavailable: a store is away.
+            StoreUnavailable, BrokerUnavailable: a store is away, or Redis takes no writes: then nothing that is missing there
+                is taken for lost.
+            CommandRefused: Redis does not let us write.
         """
-        wiped = await self._app.broker.epoch() is None
+        try:
+            await self._app.broker.check_writable()
+            wiped = await self._app.broker.epoch() is None
+        except (BrokerUnavailable, CommandRefused):
+            self._settled_at = time.monotonic() + _SETTLING_S
+            raise
+        if not wiped and time.monotonic() < self._settled_at:
+            return 0
         grace_s = _GRACE_AFTER_WIPE_S if wiped else self._app.settings.sweep_grace_s
         found = 0
         async with self._app.database.connection() as connection, alone(connection) as mine:
@@ -70,7 +81,7 @@ class Sweeper:
             pages = 0
             while wiped or pages < _PAGES_A_SWEEP:
                 page = await due_jobs(connection, grace_s=grace_s, after=self._after, limit=_PAGE)
-                found += await self._publish_lost(page)
+                found += await self._publish_lost(page, wiped=wiped)
                 self._after = page[-1] if len(page) == _PAGE else None
                 pages += 1
                 if self._after is None:
@@ -81,8 +92,8 @@ class Sweeper:
                 await self._app.broker.set_epoch(str(uuid.uuid4()))
         return found
 
-    async def _publish_lost(self, page: Sequence[DueJob]) -> int:
-        lost = await self._lost(page)
+    async def _publish_lost(self, page: Sequence[DueJob], *, wiped: bool) -> int:
+        lost = await self._lost(page, wiped=wiped)
         if not lost:
             return 0
         outbox = Outbox()
@@ -95,14 +106,31 @@ class Sweeper:
             log.warning("sweeper.republished", jobs=len(outbox.jobs), first=str(outbox.jobs[0].id))
         return len(outbox.jobs)
 
-    async def _lost(self, page: Sequence[DueJob]) -> list[DueJob]:
-        """Those that BullMQ does not hold alive: missing, or ended there without ending here (a worker died in between)."""
-        lost: list[DueJob] = []
+    async def _lost(self, page: Sequence[DueJob], *, wiped: bool) -> list[LostJob]:
+        """Those that BullMQ does not hold alive: missing, or ended there without ending here (a worker died in between).
+
+        What our own publisher still holds is not lost. What is due here and much later there (a clock was wrong) is let run.
+        """
+        lost: list[LostJob] = []
         for queue, group in groupby(sorted(page, key=lambda job: job.queue), key=lambda job: job.queue):
-            jobs = list(group)
-            states = await self._app.broker.states(queue, [job.bullmq_id for job in jobs])
-            lost.extend(job for job, state in zip(jobs, states, strict=True) if state not in _ALIVE)
+            jobs = [job for job in group if not self._app.publisher.holds(job.id)]
+            try:
+                states = await self._app.broker.states(queue, [job.bullmq_id for job in jobs])
+                found = list(zip(jobs, states, strict=True))
+                await self._let_run(queue, [job.bullmq_id for job, state in found if state == "delayed"])
+            except (
+                CommandRefused
+            ) as error:  # what cannot be looked at is not lost, and is no reason not to look at the others
+                log.warning("sweeper.queue_refused", queue=queue, error=str(error))
+                continue
+            lost.extend(LostJob(job, anew=wiped or state is not None) for job, state in found if state not in _ALIVE)
         return lost
+
+    async def _let_run(self, queue: str, delayed: Sequence[str]) -> None:
+        promoted = await self._app.broker.promote_late(queue, delayed, beyond_s=_LATE_S) if delayed else 0
+        if promoted:
+            log.warning("sweeper.promoted", queue=queue, jobs=promoted)
+            metrics.promoted_jobs_total.labels(queue).inc(promoted)
 
     async def _clear_away(self) -> None:
         settings = self._app.settings

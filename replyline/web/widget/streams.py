@@ -19,6 +19,7 @@ from replyline.broker import BrokerUnavailable, Told, Written
 from replyline.live import LiveEvent, decode_event
 from replyline.store import conversation_log, visitors
 from replyline.store.database import StoreUnavailable
+from replyline.supervision import BackgroundTask
 from replyline.web.problems import Problem
 from replyline.web.widget.listener import ANSWERS_WITHIN_S, AWAY, Listener, frame
 from replyline.web.widget.visitors import Guest
@@ -42,7 +43,7 @@ class Streams:
         self._waiting: dict[uuid.UUID, set[asyncio.Event]] = {}
         self._listening = app.broker.listening(self._hear, self._missed)
         self._opening = asyncio.Lock()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[BackgroundTask] = []
         self._closed = False
 
     async def enter(self, guest: Guest, place: int | None, page: str | None) -> Listener:
@@ -141,8 +142,7 @@ class Streams:
             for listener in list(listeners):
                 listener.end()
         for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            await task.stop()
         if self._tasks:
             await self._listening.close()
 
@@ -152,9 +152,10 @@ class Streams:
                 raise Problem(503, "ending", "this process is ending: come back", retry_after_s=1.0)
             if not self._tasks:
                 await self._listening.open()
+                start = self._app.supervisor.start
                 self._tasks = [
-                    asyncio.create_task(self._keep_looking(), name="streams look"),
-                    asyncio.create_task(self._keep_renewing(), name="streams renew"),
+                    start("streams look", self._keep_looking, vital=False),
+                    start("streams renew", self._keep_renewing, vital=False),
                 ]
 
     async def _watch(self, conversation_id: uuid.UUID) -> None:
@@ -210,8 +211,6 @@ class Streams:
                 await self._look()
             except StoreUnavailable as error:
                 log.debug("streams.store_away", error=str(error))
-            except Exception:
-                log.exception("streams.look_failed")  # the next look is the retry
 
     async def _look(self) -> None:
         """Compare each page with its log, and see whether it may still be there: its visitor may have logged out."""
