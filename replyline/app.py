@@ -9,7 +9,7 @@ import aiohttp
 import structlog
 
 from replyline import jobs, metrics, webhooks
-from replyline.broker import Broker, BrokerUnavailable, CommandRefused, Told
+from replyline.broker import Broker, BrokerUnavailable, CommandRefused, Told, WrongDeployment
 from replyline.channels import ChannelAccount
 from replyline.files import Files
 from replyline.ids import new_id
@@ -24,6 +24,7 @@ from replyline.store import channels as channel_records
 from replyline.store import customers, dead_letters
 from replyline.store.api_keys import KeyHolders
 from replyline.store.database import Database, StoreUnavailable
+from replyline.store.deployment import deployment_id
 from replyline.store.moves import Moves
 from replyline.store.moves.accept import Accepted, accepted_as, address, address_produced
 from replyline.store.moves.dead_letters import DeadLetter, discard, replay
@@ -343,7 +344,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
     Redis may be away: the door works without it, and workers wait for it.
 
     Raises:
-        SettingsError: DATABASE_URL or the Redis of the environment is missing, or a value is malformed.
+        SettingsError: DATABASE_URL or the Redis of the environment is missing, a value is malformed, or the Redis belongs to
+            another deployment.
         StoreUnavailable: Postgres does not answer.
     """
     redis_url = settings.external_redis_url
@@ -359,11 +361,18 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         await database.open()
         stack.push_async_callback(database.close)
         try:
-            broker = Broker(redis_url, supervisor=supervisor)
+            broker = Broker(
+                redis_url,
+                prefix=settings.prefix,
+                deployment=await deployment_id(database),
+                supervisor=supervisor,
+            )
         except ValueError as error:
             raise SettingsError(f"REDIS_URL: {error}") from None
         await broker.open()
         stack.push_async_callback(broker.close)
+        if isinstance(broker.failure, WrongDeployment):
+            raise SettingsError(str(broker.failure))
         publisher = Publisher(broker, settings.spec, supervisor)
         publisher.start()
         stack.push_async_callback(publisher.close)

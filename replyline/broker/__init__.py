@@ -1,6 +1,7 @@
 """The queue engine: BullMQ's Redis layout and scripts under a worker loop of ours; the only place that knows them."""
 
 from replyline.broker.broker import Broker
+from replyline.broker.connecting import LoginRefused, WrongDeployment
 from replyline.broker.contract import (
     ActiveJob,
     BrokerUnavailable,
@@ -38,6 +39,7 @@ __all__ = [
     "Limits",
     "Listening",
     "Live",
+    "LoginRefused",
     "NotAcknowledged",
     "Outcome",
     "Pacing",
@@ -54,4 +56,5 @@ __all__ = [
     "Told",
     "Worker",
     "Written",
+    "WrongDeployment",
 ]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import get_args
 
+from replyline.broker.connecting import Namespace
 from replyline.broker.connection import Connection
 from replyline.broker.contract import (
     BrokerUnavailable,
@@ -36,16 +37,27 @@ class Broker:
     """BullMQ on one Redis. Every call raises BrokerUnavailable while Redis is away; the connection comes back by itself."""
 
     def __init__(
-        self, url: str, *, prefix: str = "bull", reply_timeout_s: float = 10.0, supervisor: Supervisor | None = None
+        self,
+        url: str,
+        *,
+        prefix: str = "bull",
+        deployment: str | None = None,
+        reply_timeout_s: float = 10.0,
+        supervisor: Supervisor | None = None,
     ) -> None:
-        """A connection on which nothing is answered for `reply_timeout_s` is dropped. Raises ValueError for a bad URL.
+        """A connection on which nothing is answered for `reply_timeout_s` is dropped.
 
+        All keys begin with `prefix`. With `deployment`, they are used only if they are of that deployment, or nobody's yet.
         What runs in the background is started by `supervisor`, the process' own; without it by one of the broker's.
+        Raises ValueError for a bad URL.
         """
         self._prefix = prefix
+        self._namespace = Namespace(prefix, deployment)
         self._endpoint = parse_endpoint(url)
         self._supervisor = supervisor or Supervisor()
-        self._connection = Connection(self._endpoint, self._supervisor, reply_timeout_s=reply_timeout_s)
+        self._connection = Connection(
+            self._endpoint, self._namespace, self._supervisor, reply_timeout_s=reply_timeout_s
+        )
         self._live_names = LiveNames(prefix, self._endpoint.database)
         self.pacing = Pacing(self._connection, prefix)
         self.live = Live(self._connection, self._live_names)
@@ -60,6 +72,11 @@ class Broker:
     async def close(self) -> None:
         """Close the connection; close the workers first."""
         await self._connection.close()
+
+    @property
+    def failure(self) -> BrokerUnavailable | None:
+        """Why there is no connection, while there is none: LoginRefused and WrongDeployment do not go away by themselves."""
+        return self._connection.failure
 
     async def ping(self) -> None:
         """Ask whether Redis is there."""
@@ -239,8 +256,10 @@ class Broker:
         return value.decode() if isinstance(value, bytes) else None
 
     async def set_epoch(self, value: str) -> None:
-        """Leave a mark that is gone when everything else is."""
-        await self._connection.call("SET", self._epoch_key, value)
+        """Leave a mark that is gone when everything else is, and claim the keys again, which was lost with it."""
+        answers = await self._connection.run_all([*self._namespace.claim(), pack("SET", self._epoch_key, value)])
+        for answer in answers:
+            _sound(answer)
 
     @property
     def _epoch_key(self) -> str:
@@ -302,9 +321,10 @@ class Broker:
         return Listening(
             self._endpoint,
             self._supervisor,
+            self._namespace,
             self._live_names,
-            hear,
-            missed,
+            hear=hear,
+            missed=missed,
             ping_every_s=ping_every_s,
             confirm_within_s=confirm_within_s,
         )

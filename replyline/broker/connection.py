@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from replyline.broker.clock import RedisClock
+from replyline.broker.connecting import LoginRefused, Namespace, WrongDeployment, connect, reply_of
 from replyline.broker.contract import BrokerUnavailable, CommandRefused
 from replyline.broker.endpoint import Endpoint
 from replyline.broker.scripts import SCRIPTS, in_full
@@ -16,60 +17,11 @@ from replyline.supervision import BackgroundTask, Supervisor
 
 log = structlog.get_logger(__name__)
 
-_CONNECT_TIMEOUT_S = 5.0
-_SETUP_TIMEOUT_S = 10.0
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
-_MAX_PENDING = 200_000
-_STEADY_S = 1.0
 _ASK_TIME_EVERY_S = 15.0
-
-
-async def connect(endpoint: Endpoint, setup: Sequence[bytes], *, reply_timeout_s: float) -> tuple[Wire, list[Reply]]:
-    """Connect, log in, run `setup`; gives the wire and the answers to `setup`.
-
-    Raises:
-        BrokerUnavailable: Redis does not answer, or refuses the login.
-    """
-    loop = asyncio.get_running_loop()
-
-    def protocol() -> Wire:
-        return Wire(reply_timeout_s=reply_timeout_s, max_pending=_MAX_PENDING)
-
-    try:
-        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-            if endpoint.path is not None:
-                _, wire = await loop.create_unix_connection(protocol, endpoint.path)
-            else:
-                _, wire = await loop.create_connection(
-                    protocol, endpoint.host, endpoint.port, ssl=endpoint.tls_context()
-                )
-    except (OSError, TimeoutError) as error:
-        raise BrokerUnavailable(f"cannot connect to {endpoint}: {str(error) or type(error).__name__}") from error
-    login = _login(endpoint)
-    try:
-        async with asyncio.timeout(_SETUP_TIMEOUT_S):
-            answers = await wire.send_group(b"".join([*login, *setup]), len(login) + len(setup))
-    except TimeoutError as error:
-        await wire.close("the login took too long")
-        raise BrokerUnavailable(f"{endpoint} does not answer") from error
-    except BaseException:
-        await wire.close("the login did not succeed")
-        raise
-    for answer in answers:
-        if isinstance(answer, BrokerUnavailable | CommandRefused):
-            await wire.close("the login did not succeed")
-            raise BrokerUnavailable(f"{endpoint} refuses us: {answer}") from answer
-    return wire, [answer for answer in answers[len(login) :] if not isinstance(answer, Exception)]
-
-
-def _login(endpoint: Endpoint) -> list[bytes]:
-    commands = []
-    if endpoint.password is not None:
-        user = [endpoint.username] if endpoint.username else []
-        commands.append(pack("AUTH", *user, endpoint.password))
-    commands.append(pack("SELECT", endpoint.database))
-    return commands
+# A connection that is lost sooner than this has not shown that all is well: the next try waits, and says nothing.
+_STEADY_S = 1.0
 
 
 class Backoff:
@@ -91,9 +43,14 @@ class Backoff:
 class Connection:
     """One multiplexed connection: what is sent within one turn of the event loop leaves in one write."""
 
-    def __init__(self, endpoint: Endpoint, supervisor: Supervisor, *, reply_timeout_s: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, namespace: Namespace, supervisor: Supervisor, *, reply_timeout_s: float
+    ) -> None:
         self.endpoint = endpoint
+        self.namespace = namespace
         self.clock = RedisClock()
+        self.failure: BrokerUnavailable | None = None
+        """Why there is no connection, while there is none."""
         self._supervisor = supervisor
         self._reply_timeout_s = reply_timeout_s
         self._wire: Wire | None = None
@@ -169,7 +126,7 @@ class Connection:
 
     def _live(self) -> Wire:
         if self._wire is None or not self._ready.is_set():
-            raise BrokerUnavailable(f"not connected to {self.endpoint}")
+            raise BrokerUnavailable(str(self.failure or f"not connected to {self.endpoint}"))
         return self._wire
 
     async def _load_scripts(self) -> None:
@@ -185,15 +142,20 @@ class Connection:
             try:
                 wire = await self._connect()
             except BrokerUnavailable as error:
-                if said is None:
-                    log.warning("redis.away", error=str(error))
+                if said is None or type(error) is not type(self.failure):
+                    (log.error if isinstance(error, LoginRefused | WrongDeployment) else log.warning)(
+                        "redis.away", error=str(error)
+                    )
                     said = str(error)
+                self.failure = error
                 await backoff.pause()
                 continue
             connected_at = time.monotonic()
+            self.failure = None
             self._ready.set()
             reason = await self._until_lost(wire)
             self._ready.clear()
+            self.failure = BrokerUnavailable(f"the connection to {self.endpoint} was lost: {reason}")
             steady = time.monotonic() - connected_at > _STEADY_S
             if steady or said != reason:  # one that takes us and drops us at once, as a replica does, is worth one line
                 log.warning("redis.lost", reason=reason)
@@ -205,10 +167,15 @@ class Connection:
 
     async def _connect(self) -> Wire:
         setup = [*(pack("SCRIPT", "LOAD", script.text) for script in SCRIPTS), pack("INFO", "memory")]
-        self._wire, answers = await connect(self.endpoint, setup, reply_timeout_s=self._reply_timeout_s)
-        _warn_of_eviction(answers[-1])
-        await self._ask_time(self._wire)
-        return self._wire
+        wire, answers = await connect(self.endpoint, self.namespace, setup, reply_timeout_s=self._reply_timeout_s)
+        for answer in answers[:-1]:
+            if isinstance(answer, BrokerUnavailable | CommandRefused):
+                await wire.close("the scripts could not be loaded")
+                raise BrokerUnavailable(f"Redis at {self.endpoint} does not take our scripts: {answer}") from answer
+        _warn_of_eviction(reply_of(answers[-1]))
+        await self._ask_time(wire)
+        self._wire = wire
+        return wire
 
     async def _until_lost(self, wire: Wire) -> str:
         while not wire.lost.done():

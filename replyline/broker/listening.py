@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import structlog
 
-from replyline.broker.connection import Backoff, connect
+from replyline.broker.connecting import Namespace, connect
+from replyline.broker.connection import Backoff
 from replyline.broker.contract import BrokerUnavailable
 from replyline.broker.endpoint import Endpoint
 from replyline.broker.live import LiveNames, Told, Unreadable, Written, read_message
@@ -31,16 +32,18 @@ class Listening:
         self,
         endpoint: Endpoint,
         supervisor: Supervisor,
+        namespace: Namespace,
         names: LiveNames,
+        *,
         hear: Callable[[Told | Written], None],
         missed: Callable[[], None],
-        *,
         ping_every_s: float,
         confirm_within_s: float,
     ) -> None:
         """See `Broker.listening`."""
         self._endpoint = endpoint
         self._supervisor = supervisor
+        self._namespace = namespace
         self._names = names
         self._hear = hear
         self._missed = missed
@@ -215,7 +218,7 @@ class Listening:
             await backoff.pause()
 
     async def _connect(self) -> PushWire:
-        wire, _ = await connect(self._endpoint, (), reply_timeout_s=_LOGIN_WITHIN_S)
+        wire, _ = await connect(self._endpoint, self._namespace, (), reply_timeout_s=_LOGIN_WITHIN_S)
         listening = PushWire(self, ping_every_s=self._ping_every_s)
         wire.hand_over(listening)
         return listening

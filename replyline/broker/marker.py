@@ -2,7 +2,8 @@
 
 import asyncio
 
-from replyline.broker.connection import Connection, connect
+from replyline.broker.connecting import connect
+from replyline.broker.connection import Connection
 from replyline.broker.contract import BrokerUnavailable, CommandRefused
 from replyline.broker.keys import Keys
 from replyline.broker.wire import Reply, Wire, pack
@@ -70,7 +71,10 @@ class MarkerWait:
     async def _connected(self) -> Wire:
         if self._wire is None or self._wire.lost.done():
             self._wire, answers = await connect(
-                self._connection.endpoint, [pack("CLIENT", "ID")], reply_timeout_s=_ASK_FOR_S + _ANSWER_GRACE_S
+                self._connection.endpoint,
+                self._connection.namespace,
+                [pack("CLIENT", "ID")],
+                reply_timeout_s=_ASK_FOR_S + _ANSWER_GRACE_S,
             )
             self._client_id = answers[0] if isinstance(answers[0], int) else 0
         return self._wire

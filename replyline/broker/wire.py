@@ -21,9 +21,14 @@ MAX_UNSENT_BYTES = 256 * 1024 * 1024
 # Errors that say "not now" rather than "never" (Redis command errors: LOADING, READONLY and MASTERDOWN around a restart or
 # failover, OOM and MISCONF while memory or disk is full, the others from Cluster and replication).
 _NOT_NOW = ("LOADING", "READONLY", "MASTERDOWN", "OOM", "MISCONF", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY ")
-_READ_ONLY = "READONLY"
-# Before version 7, Redis wraps what a command of a script was answered: "ERR Error running script …: -OOM command not allowed …".
-_OF_A_SCRIPT = re.compile(r"^ERR Error running script.*?-([A-Z]+) ", re.DOTALL)
+# After these the address leads to the wrong server, maybe for ever: a replica since a failover, a node that gave its slot away.
+_WRONG_SERVER = ("READONLY", "MOVED", "ASK ")
+# Redis 6.2 puts the error of a command in a script behind its own: "ERR Error running script (call to f_…): @user_script:30:
+# @user_script: 30: -OOM command not allowed when used memory > 'maxmemory'." Redis 7 has the command's error first.
+_IN_SCRIPT = re.compile(
+    r"ERR Error running script .{0,200}?(?:@user_script: ?\d{1,6}: ){1,3}-?(?P<error>.*)", re.DOTALL
+)
+_LONGEST_ERROR = 2000
 _NOTHING = object()
 
 
@@ -146,9 +151,8 @@ class Wire(asyncio.Protocol):
                     return
                 if pending[0].take(reply):
                     pending.popleft()
-                if isinstance(reply, hiredis.ReplyError) and _code_and_text(reply).startswith(_READ_ONLY):
-                    # After a failover the old address may lead to a replica for ever: connect anew.
-                    self.abort("Redis has become a read-only replica")
+                if isinstance(reply, hiredis.ReplyError) and (told := _told(reply)).startswith(_WRONG_SERVER):
+                    self.abort(f"this server does not take our writes: {told[:200]}")
                 reply = reader.gets()
         except hiredis.ProtocolError as error:
             self.abort(f"unreadable reply from Redis: {error}")
@@ -204,17 +208,17 @@ class _Group:
 
 
 def _translate(error: hiredis.ReplyError) -> BrokerUnavailable | CommandRefused:
-    text = str(error)
-    if _code_and_text(error).startswith(_NOT_NOW):
+    text = _told(error)
+    if text.startswith(_NOT_NOW + _WRONG_SERVER):
         return BrokerUnavailable(text)
     return ScriptMissing(text) if text.startswith("NOSCRIPT") else CommandRefused(text)
 
 
-def _code_and_text(error: hiredis.ReplyError) -> str:
-    """What Redis said, from its error code on, also where a script was told it."""
-    text = str(error)
-    wrapped = _OF_A_SCRIPT.match(text)
-    return text if wrapped is None else text[wrapped.start(1) :]
+def _told(error: hiredis.ReplyError) -> str:
+    """The error of the command, also where a script's own stands before it."""
+    text = str(error)[:_LONGEST_ERROR]
+    inner = _IN_SCRIPT.match(text)
+    return text if inner is None else inner["error"]
 
 
 def _fail(entries: "Iterable[_Single | _Group]", reason: str) -> None:

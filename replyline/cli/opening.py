@@ -8,7 +8,7 @@ import uvloop
 
 from replyline import logs
 from replyline.app import App, open_app
-from replyline.broker import BrokerUnavailable
+from replyline.broker import BrokerUnavailable, CommandRefused
 from replyline.cli.running import CommandFailed, Exit, settings_here
 from replyline.embedded import EmbeddedError
 from replyline.store.database import StoreUnavailable
@@ -26,6 +26,8 @@ def run(work: Coroutine[object, object, Result]) -> Result:
         raise CommandFailed(f"{error}: is the server of DATABASE_URL up?", Exit.UNAVAILABLE) from error
     except BrokerUnavailable as error:
         raise CommandFailed(f"Redis is not available: {error}", Exit.UNAVAILABLE) from error
+    except CommandRefused as error:
+        raise CommandFailed(f"Redis refuses a command: {error}", Exit.UNAVAILABLE) from error
     except EmbeddedError as error:
         raise CommandFailed(str(error), Exit.UNAVAILABLE) from error
     except BackgroundTaskFailed as error:

@@ -8,12 +8,14 @@ from typing import Annotated, TypeVar
 import msgspec
 import typer
 
+from replyline import logs
 from replyline.app import App
-from replyline.broker import CommandRefused
+from replyline.broker import Broker, CommandRefused
 from replyline.cli.opening import open_here, run
 from replyline.cli.output import console, print_json, print_record, print_rows, seconds
-from replyline.cli.running import CommandFailed, Exit
+from replyline.cli.running import CommandFailed, Exit, settings_here
 from replyline.jobs import DEAD_LETTER, QUEUE_NAMES
+from replyline.settings import Settings
 from replyline.store import dead_letters as records
 from replyline.store.moves.dead_letters import NotReplayable
 from replyline.store.rates import read_rates
@@ -159,13 +161,26 @@ def redis_cli(
 ) -> None:
     """Send one command to Redis, where no redis-cli is installed: KEYS 'bull:*', ZCARD bull:ai-processing:prioritized …"""
 
-    async def ask(app: App) -> None:
+    async def ask(url: str, prefix: str) -> None:
+        # Without the deployment's claim: who is locked out by it needs this command to look, and to give the keys free.
+        broker = Broker(url, prefix=prefix)
+        await broker.open()
         try:
-            _print_reply(await app.broker.command(*words))
+            _print_reply(await broker.command(*words))
         except CommandRefused as error:
             raise CommandFailed(f"(error) {error}") from error
+        finally:
+            await broker.close()
 
-    run(_with_app(ask))
+    settings = settings_here()
+    logs.configure("error", settings.log_format)
+    run(ask(_redis_url(settings), settings.prefix))
+
+
+def _redis_url(settings: Settings) -> str:
+    if settings.external_redis_url is None:
+        raise CommandFailed("no Redis: set REDIS_URL, or run this where `replyline start` is up")
+    return settings.external_redis_url
 
 
 def _print_reply(reply: object, indent: str = "") -> None:

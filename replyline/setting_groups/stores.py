@@ -1,7 +1,11 @@
 """Where Redis and Postgres are, and how work is kept and looked after in them."""
 
-from pydantic import AliasChoices, Field
+import re
+
+from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings
+
+_PREFIX = re.compile(r"(?=.{1,64}$)(?!:)[\w.:-]*(\{[\w.:-]+\})?[\w.:-]*(?<!:)", re.ASCII)
 
 
 class StoreSettings(BaseSettings):
@@ -27,6 +31,10 @@ class StoreSettings(BaseSettings):
         description="see REDIS_HOST",
         repr=False,
     )
+    prefix: str = Field(
+        "bull",
+        description="what every Redis key begins with; with {braces} a Redis Cluster holds them all on one node",
+    )
     database_url: str | None = Field(
         None,
         validation_alias=AliasChoices("DATABASE_URL", "database_url"),
@@ -42,3 +50,12 @@ class StoreSettings(BaseSettings):
     keep_dead_letters_s: float = Field(30 * 86400.0, gt=0, description="how long dead letters stay in Postgres")
     lock_s: float = Field(30.0, ge=1, le=600, description="BullMQ lock of a running job; renewed at half of it")
     stalled_every_s: float = Field(15.0, ge=0.5, le=600, description="pause between looks for jobs of dead workers")
+
+    @field_validator("prefix")
+    @classmethod
+    def _readable_prefix(cls, value: str) -> str:
+        if not _PREFIX.fullmatch(value):
+            raise ValueError(
+                "a prefix is 1 to 64 letters, digits, _ . - and : (not at an end), with one pair of {braces} at most, as {bull}"
+            )
+        return value

@@ -3,28 +3,29 @@
 import pytest
 
 from replyline.broker import Broker
-from replyline.broker.endpoint import parse_endpoint
+from replyline.broker.endpoint import Address, Endpoint, Login, Sentinels, Tls, parse_endpoint
 
 
 def test_a_url_may_leave_out_all_but_the_host() -> None:
     endpoint = parse_endpoint("redis://cache")
 
-    assert (endpoint.host, endpoint.port, endpoint.database, endpoint.password, endpoint.tls) == (
-        "cache",
-        6379,
-        0,
-        None,
-        False,
-    )
+    assert endpoint == Endpoint(Address("cache", 6379), None, Login(), 0)
 
 
 def test_a_full_url_is_read_with_its_quoted_password() -> None:
     endpoint = parse_endpoint("rediss://app:p%40ss@cache.example:6380/4?ssl_cert_reqs=none")
 
-    assert (endpoint.host, endpoint.port, endpoint.database) == ("cache.example", 6380, 4)
-    assert (endpoint.username, endpoint.password) == ("app", "p@ss")
-    assert endpoint.tls
-    assert not endpoint.verify
+    login = Login("app", "p@ss")
+    assert endpoint == Endpoint(Address("cache.example", 6380), None, login, 4, Tls(verify=False))
+
+
+def test_sentinels_are_read_with_their_own_login() -> None:
+    endpoint = parse_endpoint("redis+sentinel://:pw@[::1]:1,s2/shop/3?sentinel_username=w&sentinel_password=x")
+
+    assert endpoint.login == Login(None, "pw")
+    assert endpoint.sentinels == Sentinels((Address("::1", 1), Address("s2", 26379)), "shop", Login("w", "x"))
+    assert endpoint.database == 3
+    assert str(endpoint) == "redis+sentinel://[::1]:1,s2:26379/shop/3"
 
 
 def test_a_socket_is_read_with_its_database() -> None:
