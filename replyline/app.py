@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import aiohttp
 import structlog
 
-from replyline import jobs, metrics, webhooks
+from replyline import metrics, webhooks
 from replyline.broker import Broker, BrokerUnavailable, CommandRefused, Told, WrongDeployment
 from replyline.channels import ChannelAccount
 from replyline.files import Files
@@ -21,14 +21,14 @@ from replyline.publisher import Publisher
 from replyline.redaction import redact
 from replyline.settings import Settings, SettingsError, open_vault
 from replyline.store import channels as channel_records
-from replyline.store import customers, dead_letters
+from replyline.store import customers
 from replyline.store.api_keys import KeyHolders
-from replyline.store.database import Database, StoreUnavailable
+from replyline.store.database import Database
 from replyline.store.deployment import deployment_id
 from replyline.store.moves import Moves
 from replyline.store.moves.accept import Accepted, accepted_as, address, address_produced
 from replyline.store.moves.dead_letters import DeadLetter, discard, replay
-from replyline.store.moves.health import Unhealthy, count_unhealthy, heal, mark_unhealthy
+from replyline.store.moves.health import Unhealthy, heal, mark_unhealthy
 from replyline.store.moves.seen import Seen, see
 from replyline.store.moves.speak import Owner, Speak, Spoken, set_owner, speak
 from replyline.store.outbox import Enqueue, Outbox, insert_jobs
@@ -40,7 +40,6 @@ from replyline.vault import Vault
 log = structlog.get_logger(__name__)
 
 _MEDIA_TIMEOUT_S = 110.0  # below the queue's own 120 s
-_GAUGES_TIMEOUT_S = 3.0
 _TELL_AT_MOST_S = 0.5
 
 
@@ -298,38 +297,6 @@ class App:
             await self.broker.remove(DEAD_LETTER, f"{dead.id}-{dead.generation}")
         except (BrokerUnavailable, CommandRefused):
             metrics.stale_notices_total.inc()
-
-    async def refresh_gauges(self) -> None:
-        """Bring the gauges that are read from the stores up to date; those of a store that is away are taken down."""
-        metrics.jobs.clear()
-        metrics.oldest_job_seconds.clear()
-        try:
-            async with asyncio.timeout(_GAUGES_TIMEOUT_S):
-                await self._refresh_queue_gauges()
-        except (BrokerUnavailable, CommandRefused, TimeoutError) as error:  # the gauges are down, which says so
-            log.warning("metrics.without_redis", error=str(error) or "no answer in time")
-        metrics.dead_letters.clear()
-        metrics.unhealthy_channels.clear()
-        metrics.held_jobs.clear()
-        try:
-            counted = await dead_letters.count(self.database)
-            sick = await count_unhealthy(self.database)
-        except StoreUnavailable:  # the gauges are down, which says so; the others are worth having
-            return
-        for kind, reason, channels, held in sick:
-            metrics.unhealthy_channels.labels(kind, reason).set(channels)
-            metrics.held_jobs.labels(kind).inc(held)
-        for queue, reason, count in counted:
-            metrics.dead_letters.labels(queue, reason).set(count)
-
-    async def _refresh_queue_gauges(self) -> None:
-        now_ms = self.broker.now_ms()
-        for queue in (*jobs.QUEUE_NAMES, DEAD_LETTER):
-            counts = await self.broker.counts(queue)
-            for state in ("waiting", "prioritized", "delayed", "active", "completed", "failed"):
-                metrics.jobs.labels(queue, state).set(getattr(counts, state))
-            oldest = await self.broker.oldest_waiting_ms(queue)
-            metrics.oldest_job_seconds.labels(queue).set(0 if oldest is None else max(0, now_ms - oldest) / 1000)
 
     async def close_providers(self) -> None:
         """Let go of the providers' connections."""

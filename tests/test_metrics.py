@@ -3,6 +3,7 @@
 from prometheus_client.parser import text_string_to_metric_families
 
 from replyline import metrics
+from replyline.gauges import refresh_gauges
 from replyline.jobs import IncomingMessageJob
 from replyline.store.database import Database
 from tests.make import make_channel, make_chatbot, make_customer
@@ -26,7 +27,7 @@ async def test_the_public_metrics_are_there_and_count(database: Database, databa
 
         await until(sent)
         await until(lambda: _samples().get(("replyline_jobs_total", "incoming-messages", "completed"), 0) == before + 1)
-        await app.refresh_gauges()
+        await refresh_gauges(app.broker, app.database)
     samples = _samples()
     assert samples["replyline_jobs", "incoming-messages", "completed"] >= 1
     assert samples["replyline_oldest_job_seconds", "incoming-messages", ""] == 0

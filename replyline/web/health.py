@@ -10,6 +10,7 @@ from fastapi import APIRouter, Response
 from replyline import metrics
 from replyline.app import App
 from replyline.broker import BrokerUnavailable
+from replyline.gauges import refresh_gauges
 from replyline.store import customers
 from replyline.store.database import StoreUnavailable
 from replyline.web.auth import Here
@@ -49,7 +50,7 @@ async def ready(app: Here, response: Response) -> ReadyOut:
 async def get_metrics(app: Here) -> Response:
     """Everything in Prometheus' text format. No key is asked for: it names queues and counts, never customers."""
     try:
-        await app.refresh_gauges()
+        await refresh_gauges(app.broker, app.database)
     except StoreUnavailable as error:
         # What this process counted itself is wanted most when a store is away.
         log.warning("metrics.without_postgres", error=str(error))
