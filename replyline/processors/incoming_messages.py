@@ -8,6 +8,7 @@ from replyline.store.moves.receive import Receive, Received
 from replyline.store.moves.work import Run
 
 _BEHIND_EARLIER_S = 0.1
+_CONTACT_BUSY_S = 2.0
 
 
 async def process(job: IncomingMessageJob, run: Run, app: App) -> None:
@@ -20,6 +21,12 @@ async def process(job: IncomingMessageJob, run: Run, app: App) -> None:
                 "an earlier message of the same person is not saved yet",
                 after=_BEHIND_EARLIER_S,
                 reason="behind_earlier",
+            )
+        case Received.CONTACT_BUSY:
+            raise RateLimited(
+                "the conversation under the person's new name is not at rest",
+                after=_CONTACT_BUSY_S,
+                reason="contact_busy",
             )
         case Received.REFUSED:
             raise Permanent(

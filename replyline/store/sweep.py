@@ -25,6 +25,7 @@ class DueJob:
         return f"{self.id}-{self.generation}"
 
 
+_REPEATED_FOR_S = 8 * 86_400.0
 _SWEEPING = 0x73776565  # "swee": one sweep at a time, whichever process makes it
 
 _DUE = """
@@ -67,6 +68,8 @@ DELETE FROM parked_statuses WHERE (channel_id, external_id, status) IN (
     SELECT channel_id, external_id, status FROM parked_statuses WHERE parked_at < now() - make_interval(secs => $1) LIMIT $2
 )
 """
+_PURGE_AMENDMENTS = "DELETE FROM parked_amendments WHERE parked_at < now() - make_interval(secs => $1)"
+_PURGE_NOTICES = "DELETE FROM channel_notices WHERE noticed_at < now() - make_interval(secs => $1)"
 _PURGE_UNREAD = """
 DELETE FROM unread_callbacks WHERE id IN (
     SELECT id FROM unread_callbacks WHERE received_at < now() - make_interval(secs => $1) LIMIT $2
@@ -147,4 +150,7 @@ async def purge_callbacks(connection: Connection, *, parked_s: float, unread_s: 
     gone = 0
     for statement, keep_s in ((_PURGE_PARKED, parked_s), (_PURGE_UNREAD, unread_s)):
         gone += int((await connection.execute(statement, keep_s, limit)).rsplit(" ", 1)[-1])
+    # Meta repeats a callback for 7 days: so long a change may wait for its message, and a notice be recognised.
+    for statement in (_PURGE_AMENDMENTS, _PURGE_NOTICES):
+        gone += int((await connection.execute(statement, _REPEATED_FOR_S)).rsplit(" ", 1)[-1])
     return gone

@@ -4,7 +4,9 @@ import pytest
 
 from replyline.store.database import Database
 from replyline.store.moves.answer import Answered
-from tests.store.scene import make_scene
+from replyline.store.sweep import purge_callbacks
+from tests.make import make_webhook_endpoint
+from tests.store.scene import Scene, make_scene
 
 
 async def test_an_edited_message_is_answered_as_edited(database: Database) -> None:
@@ -86,3 +88,79 @@ async def test_what_cannot_be_read_is_apologised_for_once_an_hour(database: Data
     await scene.fetch("UPDATE conversations SET unsupported_at = now() - interval '61 minutes'")
     await scene.hear("[unsupported]", external_id="wamid.9", kind="unsupported")
     assert len(await scene.outbound()) == 2
+
+
+async def _content(scene: Scene, external_id: str) -> tuple[object, ...]:
+    (row,) = await scene.fetch(
+        "SELECT content, edited_at IS NOT NULL AS edited, deleted_at IS NOT NULL AS deleted FROM messages WHERE external_id = $1",
+        external_id,
+    )
+    return tuple(row)
+
+
+async def test_an_edit_that_comes_before_its_message_waits_for_it(database: Database) -> None:
+    scene = await make_scene(database)
+    await scene.hear("Open at 7?", external_id="wamid.2", kind="edit", target_id="wamid.1")
+    assert await scene.value("SELECT count(*) FROM messages") == 0
+    await scene.hear("Open at 6?", external_id="wamid.1")
+    assert await _content(scene, "wamid.1") == ("Open at 7?", True, False)
+    _, turn = await scene.open_turn()
+    assert turn.asked == ("Open at 7?",)
+    assert await scene.value("SELECT count(*) FROM parked_amendments") == 0
+
+
+async def test_of_the_changes_that_came_first_the_last_edit_counts_and_a_deletion_stands(database: Database) -> None:
+    scene = await make_scene(database)
+    for number, (text, kind, target) in enumerate(
+        [
+            ("one", "edit", "wamid.A"),
+            ("two", "edit", "wamid.A"),
+            ("[deleted]", "revoke", "wamid.B"),
+            ("back again", "edit", "wamid.B"),
+        ]
+    ):
+        await scene.hear(text, external_id=f"wamid.{number}", kind=kind, target_id=target)
+    await scene.hear("first", external_id="wamid.A")
+    await scene.hear("my card is 4111", external_id="wamid.B")
+    assert await _content(scene, "wamid.A") == ("two", True, False)
+    assert await _content(scene, "wamid.B") == ("", False, True)
+    _, turn = await scene.open_turn()
+    assert turn.asked == ("two",)
+
+
+async def test_a_change_that_waits_is_the_persons_own(database: Database) -> None:
+    scene = await make_scene(database)
+    await scene.hear("changed", sender="mallory", external_id="wamid.2", kind="edit", target_id="wamid.1")
+    await scene.hear("mine", external_id="wamid.1")
+    assert await _content(scene, "wamid.1") == ("mine", False, False)
+
+
+async def test_an_edit_of_a_known_message_does_not_wait(database: Database) -> None:
+    scene = await make_scene(database)
+    await scene.hear("[deleted]", external_id="wamid.2", kind="revoke", target_id="wamid.1")
+    await scene.hear("one", external_id="wamid.1")
+    await scene.hear("two", external_id="wamid.3", kind="edit", target_id="wamid.1")
+    assert await _content(scene, "wamid.1") == ("", False, True)
+    assert await scene.value("SELECT count(*) FROM parked_amendments") == 0
+
+
+async def test_the_webhook_tells_the_words_as_they_were_changed(database: Database) -> None:
+    scene = await make_scene(database)
+    await make_webhook_endpoint(database, scene.customer.id, events=("message.received",))
+    await scene.hear("Open at 7?", external_id="wamid.2", kind="edit", target_id="wamid.1")
+    await scene.hear("Open at 6?", external_id="wamid.1")
+    assert await scene.value("SELECT payload -> 'data' ->> 'content' FROM webhook_events") == "Open at 7?"
+
+
+async def test_changes_of_messages_that_never_came_are_forgotten_after_the_days_meta_repeats_callbacks(
+    database: Database,
+) -> None:
+    scene = await make_scene(database)
+    for number in (1, 2):
+        await scene.hear("x", external_id=f"wamid.{number}", kind="edit", target_id=f"wamid.T{number}")
+    await scene.fetch(
+        "UPDATE parked_amendments SET parked_at = now() - interval '8 days 1 hour' WHERE external_id = 'wamid.T1'"
+    )
+    async with database.connection() as connection:
+        await purge_callbacks(connection, parked_s=600, unread_s=600)
+    assert await scene.value("SELECT string_agg(external_id, ',') FROM parked_amendments") == "wamid.T2"

@@ -2,6 +2,7 @@
 
 from replyline.jobs import Identity
 from replyline.store.database import Database
+from replyline.store.moves.receive import Received
 from tests.store.scene import Scene, make_scene
 
 PHONE = Identity("phone", "5511999999999")
@@ -92,3 +93,71 @@ async def test_the_names_of_another_customers_contacts_stay_theirs(database: Dat
     await two.hear("hi", sender=LID.value, identity_kind="lid", also_known_as=(PHONE,))
     rows = await one.fetch("SELECT customer_id, count(*) FROM contacts GROUP BY 1 ORDER BY 2")
     assert [row["count"] for row in rows] == [1, 1]
+
+
+WA = Identity("wa_id", "16505551234")
+BSUID = Identity("bsuid", "US.1")
+
+
+async def _known_by_both(scene: Scene) -> None:
+    await scene.hear("hi", sender=BSUID.value, identity_kind="bsuid", also_known_as=(WA,))
+    job_id, turn = await scene.open_turn()
+    await scene.answer(job_id, turn, "hello")
+    await scene.route()
+    await scene.send("wamid.B")
+    await scene.hear("again", sender=BSUID.value, identity_kind="bsuid", also_known_as=(WA,))
+
+
+async def test_a_new_user_id_leaves_the_number_theirs(database: Database) -> None:
+    scene = await make_scene(database)
+    await _known_by_both(scene)
+    new = Identity("bsuid", "US.2")
+    await scene.hear(
+        "[identity changed]", sender=WA.value, identity_kind="wa_id", kind="identity", also_known_as=(new,)
+    )
+    assert await _names(scene) == [("bsuid", "US.2"), ("wa_id", WA.value)]
+
+
+async def test_a_new_number_that_only_the_user_id_is_told_of_frees_the_old_one(database: Database) -> None:
+    scene = await make_scene(database)
+    await _known_by_both(scene)
+    new = (Identity("wa_id", "1777"), Identity("bsuid", "US.2"))
+    await scene.hear(
+        "[identity changed]", sender="US.1", identity_kind="bsuid", kind="identity", also_known_as=new, reply_to="1777"
+    )
+    assert await _names(scene) == [("bsuid", "US.2"), ("wa_id", "1777")]
+    assert await scene.value("SELECT reply_to FROM conversations") == "1777"
+
+
+async def test_a_change_of_name_waits_for_what_the_person_wrote_under_the_new_one(database: Database) -> None:
+    scene = await make_scene(database)
+    await scene.say("from the old one", "hello")
+    await scene.route()
+    await scene.send("wamid.B")
+    await scene.hear("from the new one", sender="US.2", identity_kind="bsuid")
+    renamed = await scene.accept(
+        "[identity changed]", kind="identity", sender="ana", also_known_as=(Identity("bsuid", "US.2"),)
+    )
+    assert await scene.receive(renamed) is Received.CONTACT_BUSY
+    assert await scene.waiting("incoming-messages") == [renamed.job_id]
+    job_id, turn = await scene.open_turn()
+    await scene.answer(job_id, turn, "hello again")
+    await scene.route()
+    await scene.send("wamid.C")
+    assert await scene.receive(renamed) is Received.SAVED
+    assert await scene.value("SELECT count(*) FROM contacts") == 1
+    assert await scene.value("SELECT count(*) FROM conversations") == 1
+
+
+async def test_a_change_of_name_is_not_carried_out_twice(database: Database) -> None:
+    scene = await make_scene(database)
+    await _known_by_both(scene)
+    renamed = await scene.accept(
+        "[identity changed]", kind="identity", sender="US.1", identity_kind="bsuid", also_known_as=(Identity("bsuid", "US.2"),)
+    )  # fmt: skip
+    assert await scene.receive(renamed) is Received.SAVED
+    await scene.hear(
+        "[identity changed]", kind="identity", sender="US.2", identity_kind="bsuid", also_known_as=(BSUID,)
+    )
+    assert await scene.receive(renamed) is Received.ALREADY_DONE
+    assert await _names(scene) == [("bsuid", "US.1"), ("wa_id", WA.value)]

@@ -8,6 +8,7 @@ import pytest
 from replyline.inbound_content import Choice, File, InboundContent, Quoted, Reaction
 from replyline.store import messages, timeline
 from replyline.store.database import Database
+from tests.make import make_webhook_endpoint
 from tests.store.scene import Scene, make_scene
 
 
@@ -139,11 +140,7 @@ async def test_a_person_cannot_change_what_was_sent_to_them(database: Database) 
 
 async def test_the_webhook_tells_what_the_message_holds(database: Database) -> None:
     scene = await make_scene(database)
-    await scene.fetch(
-        "INSERT INTO webhook_endpoints (id, customer_id, url, events, secret_sealed) "
-        "VALUES (gen_random_uuid(), $1, 'https://x.example', '{message.received}', 'x')",
-        scene.customer.id,
-    )
+    await make_webhook_endpoint(database, scene.customer.id, events=("message.received",))
     await scene.hear("Yes", content_type="interactive", body=InboundContent(choice=Choice(kind="button", id="y")))
     raw = await scene.value("SELECT payload::text FROM webhook_events")
     data = msgspec.json.decode(str(raw), type=dict[str, object])["data"]

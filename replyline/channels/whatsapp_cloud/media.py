@@ -14,7 +14,7 @@ from replyline.channels.contract import ChannelAccount
 from replyline.channels.http_call import Answer, call, no_answer
 from replyline.channels.reading import part
 from replyline.channels.whatsapp_cloud.errors import error_from
-from replyline.errors import Permanent, Temporary
+from replyline.errors import ChannelDown, JobError, Permanent, Temporary
 from replyline.jobs import MediaRef
 from replyline.webhooks import retry_after_s
 
@@ -46,12 +46,12 @@ async def fetch(
 
     Raises:
         Permanent: it is gone, too large, of another type than its kind, or not what its hash says.
-        Temporary, RateLimited, ChannelDown: as Graph says.
+        Temporary, RateLimited: as Graph says; a channel that is down may be well again within the days of the job's retries.
     """
     headers = {"Authorization": f"Bearer {token}"}
     answer = await call(http, "Meta", url, headers=headers, secret=token, method="GET")
     if answer.status != 200:
-        raise error_from(answer)
+        raise _about_the_file(error_from(answer))
     described = part(answer.body, _Media)
     if described is None or not described.url.startswith(("https://", "http://")):
         raise Temporary("Meta's answer names no address of the file", reason="unreadable_answer")
@@ -72,6 +72,16 @@ async def fetch(
     wanted = described.sha256 or media.sha256
     if wanted and not _is_hash(digest, wanted):
         raise Temporary("the file is not the one whose hash was announced", reason="media_hash")
+
+
+def _about_the_file(error: JobError) -> JobError:
+    """Graph answers the same for every object that it does not find (100 with subcode 33): here it is the file, not the number.
+
+    A channel that is down (its token, say) is mended within days more often than not, and so long can the file be had.
+    """
+    if error.reason == "number_unknown":
+        return Permanent(str(error), reason="media_unknown")
+    return Temporary(str(error), reason=error.reason) if isinstance(error, ChannelDown) else error
 
 
 def _check_type(kind: str, mime_type: str | None) -> None:

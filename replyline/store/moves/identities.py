@@ -17,12 +17,19 @@ INSERT INTO contact_identities (channel_id, kind, value, customer_id, contact_id
 SELECT $1, kind, value, $4, $5 FROM unnest($2::text[], $3::text[]) AS new (kind, value)
 ON CONFLICT (channel_id, kind, value) DO NOTHING
 """
-_REMOVE = "DELETE FROM contact_identities WHERE channel_id = $1 AND kind = $2 AND value = $3 AND customer_id = $4"
+# A person has one number and one user id at a time: the new ones replace those before them, by whatever name the old were told.
+_REMOVE = """
+DELETE FROM contact_identities i
+WHERE i.channel_id = $1 AND i.customer_id = $2 AND i.kind = ANY($3::text[])
+  AND (i.contact_id = $5 OR (i.kind = $6 AND i.value = $7))
+  AND (i.kind, i.value) NOT IN (SELECT kind, value FROM unnest($3::text[], $4::text[]) AS new (kind, value))
+"""
 _REPLY_TO = "UPDATE conversations SET reply_to = $3, updated_at = now() WHERE channel_id = $1 AND contact_id = $2"
 
 # In id order, so that two merges cannot wait for each other. Busy: something of it is on its way, so it is merged another time.
 _THREADS = """
 SELECT v.id, v.contact_id, v.chatbot_id, v.external_reference, v.last_seq, v.last_inbound_seq, v.answered_seq,
+       v.owner <> 'BOT' AS held,
        v.lane_length > 0 OR EXISTS (SELECT 1 FROM jobs j WHERE j.conversation_id = v.id AND j.state = 'WAITING') AS busy
 FROM conversations v WHERE v.channel_id = $1 AND v.contact_id = ANY($2::uuid[]) ORDER BY v.id FOR UPDATE OF v
 """
@@ -59,6 +66,7 @@ class _Thread:
     last_seq: int
     last_inbound_seq: int
     answered_seq: int
+    held: bool
     busy: bool
 
     @property
@@ -67,7 +75,7 @@ class _Thread:
 
     @property
     def at_rest(self) -> bool:
-        return not self.busy and self.answered_seq >= self.last_inbound_seq
+        return not self.busy and (self.held or self.answered_seq >= self.last_inbound_seq)
 
 
 async def link_identities(connection: Connection, messages: Sequence[IncomingMessageJob]) -> None:
@@ -93,19 +101,31 @@ async def _link(connection: Connection, message: IncomingMessageJob) -> None:
 
 
 async def rename(connection: Connection, message: IncomingMessageJob) -> bool:
-    """The person of a job of kind `identity` has a new name; the old one is given up, for it may become somebody else's.
+    """The person of a job of kind `identity` has new names; the old ones are given up, for they may become somebody else's.
 
-    False where nobody is known by either.
+    False where somebody who is already known by a new name has something on its way: the job must be tried again then, for no
+    later message names both.
     """
     old = Identity(message.identity_kind or "external", message.external_user_id)
-    known = await _known(connection, message, [old, *message.also_known_as])
+    new = message.also_known_as
+    known = await _known(connection, message, [old, *new])
     if not known:
-        return False
+        return True
     contact = known.get(old) or next(iter(known.values()))
-    await _add(connection, message, [name for name in message.also_known_as if name not in known], contact)
     for other in sorted(set(known.values()) - {contact}):
-        await _merge(connection, message, other, into=contact)
-    await connection.execute(_REMOVE, message.channel_id, old.kind, old.value, message.customer_id)
+        if not await _merge(connection, message, other, into=contact):
+            return False
+    await _add(connection, message, [name for name in new if name not in known], contact)
+    await connection.execute(
+        _REMOVE,
+        message.channel_id,
+        message.customer_id,
+        [name.kind for name in new],
+        [name.value for name in new],
+        contact,
+        old.kind,
+        old.value,
+    )
     if message.reply_to:
         await connection.execute(_REPLY_TO, message.channel_id, contact, message.reply_to)
     return True
@@ -151,7 +171,8 @@ async def _add(
 
 async def _merge(
     connection: Connection, message: IncomingMessageJob, contact_id: uuid.UUID, *, into: uuid.UUID
-) -> None:
+) -> bool:
+    """Make them one contact; False where a conversation of theirs is not at rest."""
     records = await connection.fetch(_THREADS, message.channel_id, [contact_id, into])
     threads = [_Thread(**dict(record)) for record in records]
     mine = {thread.chatbot_id: thread for thread in threads if thread.contact_id == into and thread.is_unnamed}
@@ -159,7 +180,7 @@ async def _merge(
     # A conversation with a reference stays one of its own: it only changes its contact.
     pairs = [(thread, mine[thread.chatbot_id]) for thread in theirs if thread.is_unnamed and thread.chatbot_id in mine]
     if not all(thread.at_rest for pair in pairs for thread in pair):
-        return
+        return False
     for thread, other in pairs:
         await _join(connection, *sorted((thread, other), key=lambda each: each.id), contact_id=into)
     for thread in theirs:
@@ -167,6 +188,7 @@ async def _merge(
             await connection.execute(_MOVE_THREAD, thread.id, into)
     await connection.execute(_MOVE_IDENTITIES, contact_id, into)
     await connection.execute(_DROP_CONTACT, contact_id)
+    return True
 
 
 async def _join(connection: Connection, older: _Thread, younger: _Thread, *, contact_id: uuid.UUID) -> None:

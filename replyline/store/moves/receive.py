@@ -2,20 +2,22 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from enum import Enum, auto
+
+import msgspec
 
 from replyline.ids import new_id
 from replyline.inbound_content import encode_inbound
 from replyline.jobs import AiProcessingJob, IncomingMessageJob
 from replyline.store.database import Connection
-from replyline.store.moves.amend import AMENDMENTS, amend
-from replyline.store.moves.announce import Announcement, announce
+from replyline.store.moves.amend import AMENDMENTS, Amended, Original, amend, apply_parked
+from replyline.store.moves.announce import announce
+from replyline.store.moves.arrival import received_event, received_fact
 from replyline.store.moves.identities import add_names, link_identities, rename
 from replyline.store.moves.lane import Utterance, say
 from replyline.store.moves.media import IncomingFile, attach_uploads, fetch_files
-from replyline.store.moves.metering import Fact, meter
+from replyline.store.moves.metering import meter
 from replyline.store.moves.people import Manners, Place, find_places
 from replyline.store.moves.takeover import withdraw_replies
 from replyline.store.moves.work import LockedConversation, Run, lock_conversations, save_conversations
@@ -40,6 +42,8 @@ class Received(Enum):
     ALREADY_DONE = auto()
     BEHIND_EARLIER = auto()
     """An earlier message of the same person is not saved yet; try again in a moment."""
+    CONTACT_BUSY = auto()
+    """Somebody known by the person's new name has something on its way; try again when it is done."""
     REFUSED = auto()
     """The channel does not exist for this customer, or the named conversation is another's."""
 
@@ -76,7 +80,8 @@ FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::te
   AS new (id, customer_id, conversation_id, channel_id, seq, content, content_type, external_id, trace_id, provider_at, kind,
           log_seq, body, about, quotes)
 ON CONFLICT DO NOTHING
-RETURNING id
+RETURNING id, EXISTS (SELECT 1 FROM parked_amendments p
+                      WHERE p.channel_id = messages.channel_id AND p.external_id = messages.external_id) AS was_changed
 """
 
 # A newer message extends the quiet window of a turn not yet answered, up to its maximum; a retry's wait is not shortened.
@@ -100,6 +105,11 @@ class _Saved:
     manners: Manners
     seq: int
 
+    def as_now(self, amended: Amended) -> "_Saved":
+        """The same with the words that a change has put in place of what came."""
+        job = msgspec.structs.replace(self.row.job, content=amended.content, body=amended.body)
+        return replace(self, row=Receive(self.row.run, job))
+
     @property
     def about(self) -> str | None:
         """The channel's id of the message that this one replies or reacts to."""
@@ -112,7 +122,7 @@ async def receive(connection: Connection, rows: Sequence[Receive], outbox: Outbo
     """Take in the jobs in their order; see `Received` for what may become of each."""
     order = sorted(range(len(rows)), key=lambda index: rows[index].run.job_id)
     results = dict.fromkeys(order, Received.REFUSED)
-    placed = await _place(connection, [(index, rows[index].job) for index in order])
+    placed = await _place(connection, [(index, rows[index]) for index in order], results)
     locked = await lock_conversations(connection, [place.conversation_id for place in placed.values() if place])
     finished = await _finish_in_order(connection, rows, placed, results)
     mine = [(rows[index], placed[index]) for index in order if index in finished]
@@ -125,28 +135,47 @@ async def receive(connection: Connection, rows: Sequence[Receive], outbox: Outbo
     await attach_uploads(connection, [(entry.row.job, entry.conversation.channel_id) for entry in saved])
     turns = await _turns(connection, saved)
     await save_conversations(connection, _touched(mine, locked))
-    await meter(connection, [_fact(entry) for entry in saved if entry.row.job.kind != "echo"])
-    events = await announce(connection, [_announcement(entry) for entry in saved if entry.row.job.kind == "message"])
+    theirs = [entry for entry in saved if entry.row.job.kind != "echo"]
+    await meter(connection, [received_fact(entry.row.job, entry.conversation) for entry in theirs])
+    events = await announce(
+        connection,
+        [
+            received_event(entry.row.job, entry.conversation, entry.seq, entry.row.run.job_id)
+            for entry in saved
+            if entry.row.job.kind == "message"
+        ],
+    )
     await insert_jobs(connection, [*turns, *apologies, *files, *events], outbox)
     return [results[index] for index in range(len(rows))]
 
 
-async def _place(connection: Connection, jobs: Sequence[tuple[int, IncomingMessageJob]]) -> dict[int, Place | None]:
+async def _place(
+    connection: Connection, rows: Sequence[tuple[int, Receive]], results: dict[int, Received]
+) -> dict[int, Place | None]:
     """Where each job belongs: None is no conversation, but a person's new name; what has no place is left out."""
-    talking = [(index, job) for index, job in jobs if job.kind != "identity"]
-    renamed = [(index, job) for index, job in jobs if job.kind == "identity"]
+    talking = [(index, row.job) for index, row in rows if row.job.kind != "identity"]
+    renamed = [(index, row) for index, row in rows if row.job.kind == "identity"]
     named = [job for _, job in talking if job.also_known_as]
     if named:
         await link_identities(connection, named)
     places = await find_places(connection, [job for _, job in talking])
     if named:
         await add_names(connection, named)
-    for _, job in renamed:
-        await rename(connection, job)
+    busy = await _rename(connection, renamed)
+    results.update(dict.fromkeys(busy, Received.CONTACT_BUSY))
     placed: dict[int, Place | None] = {
         index: place for (index, _), place in zip(talking, places, strict=True) if place is not None
     }
-    return placed | {index: None for index, _ in renamed}
+    return placed | {index: None for index, _ in renamed if index not in busy}
+
+
+async def _rename(connection: Connection, rows: Sequence[tuple[int, Receive]]) -> set[int]:
+    """Give people their new names; those that must be tried again. One that was done before is not done twice."""
+    if not rows:
+        return set()
+    records = await connection.fetch(_STILL_WAITING, [row.run.job_id for _, row in rows])
+    waiting = {record["id"] for record in records}
+    return {index for index, row in rows if row.run.job_id in waiting and not await rename(connection, row.job)}
 
 
 async def _finish_in_order(
@@ -200,12 +229,30 @@ async def _save(
         [entry.about for entry in entries],
         _quoted_here(entries),
     )
-    new = {record["id"] for record in records}
+    new: dict[uuid.UUID | None, bool] = {record["id"]: record["was_changed"] for record in records}
     saved = [entry for entry in entries if entry.row.job.message_id in new]
+    if any(new.values()):
+        saved = await _change_already(connection, saved)
     for entry in saved:
         if entry.row.job.kind != "echo":
             _note_writing(entry)
     return saved
+
+
+async def _change_already(connection: Connection, saved: Sequence[_Saved]) -> list[_Saved]:
+    """Edits and deletions that came before their messages: from here on, the messages are what they were made."""
+    changed = await apply_parked(
+        connection,
+        [
+            Original(job.message_id, entry.conversation.channel_id, job.external_message_id, entry.conversation.id)
+            for entry in saved
+            if (job := entry.row.job).message_id is not None and job.external_message_id is not None
+        ],
+    )
+    return [
+        entry if (now := changed.get(entry.row.job.message_id or entry.conversation.id)) is None else entry.as_now(now)
+        for entry in saved
+    ]
 
 
 def _quoted_here(entries: Sequence[_Saved]) -> list[uuid.UUID | None]:
@@ -323,49 +370,6 @@ def _turn(entry: _Saved) -> Enqueue:
         trace_id,
         delay_s=min(entry.manners.window_s, entry.manners.window_max_s),
         parent_id=entry.row.run.job_id,
-    )
-
-
-def _fact(entry: _Saved) -> Fact:
-    conversation = entry.conversation
-    return Fact(
-        key=f"message_received:{entry.row.job.message_id}",
-        kind="message_received",
-        customer_id=conversation.customer_id,
-        channel=conversation.channel,
-        chatbot_id=conversation.chatbot_id,
-        conversation_id=conversation.id,
-        message_id=entry.row.job.message_id,
-    )
-
-
-def _announcement(entry: _Saved) -> Announcement:
-    conversation, job = entry.conversation, entry.row.job
-    if job.message_id is None:
-        raise ValueError("a received job must name its message")
-    return Announcement(
-        type="message.received",
-        customer_id=conversation.customer_id,
-        priority=conversation.priority,
-        message_id=job.message_id,
-        trace_id=_trace(job),
-        parent_id=entry.row.run.job_id,
-        data={
-            "message_id": str(job.message_id),
-            "conversation_id": str(conversation.id),
-            "contact_id": str(conversation.contact_id),
-            "chatbot_id": str(conversation.chatbot_id),
-            "channel_id": str(conversation.channel_id),
-            "channel": conversation.channel,
-            "direction": "INBOUND",
-            "status": "RECEIVED",
-            "seq": entry.seq,
-            "external_id": job.external_message_id,
-            "content": job.content,
-            "content_type": job.content_type,
-            "body": job.body,
-            "received_at": datetime.now(UTC).isoformat(),
-        },
     )
 
 
