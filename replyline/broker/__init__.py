@@ -18,6 +18,7 @@ from replyline.broker.contract import (
     QueueCounts,
     Retry,
 )
+from replyline.broker.finished import Finished, Watch
 from replyline.broker.listening import Listening
 from replyline.broker.live import MOST_BYTES, Live, SoFar, Told, Written
 from replyline.broker.pacing import Limits, Pacing, Slot
@@ -34,6 +35,7 @@ __all__ = [
     "CommandRefused",
     "Completed",
     "Failed",
+    "Finished",
     "Handler",
     "JobState",
     "Limits",
@@ -54,6 +56,7 @@ __all__ = [
     "SoFar",
     "Throttle",
     "Told",
+    "Watch",
     "Worker",
     "Written",
     "WrongDeployment",

@@ -14,6 +14,7 @@ from replyline.broker import Handler, Worker
 from replyline.jobs import Job
 from replyline.processors import PROCESSORS, Processor
 from replyline.worker.execute import Executor
+from replyline.worker.external import ExternalWork
 from replyline.worker.sweeper import Sweeper
 
 log = structlog.get_logger(__name__)
@@ -62,8 +63,11 @@ async def work(
     Raises:
         BackgroundTaskFailed: a background task failed again and again; what ran was drained all the same.
     """
+    queues = [queue for queue in queues if queue not in app.settings.external]
     workers = make_workers(app, queues, concurrency)
-    sweeping = app.supervisor.start("sweeper", Sweeper(app).run, vital=False) if sweep else None
+    background = [app.supervisor.start("sweeper", Sweeper(app).run, vital=False)] if sweep else []
+    if sweep and app.settings.external:
+        background.append(app.supervisor.start("external work", ExternalWork(app).run, vital=False))
     try:
         async with asyncio.TaskGroup() as running:
             for worker, queue in zip(workers, queues, strict=True):
@@ -71,11 +75,9 @@ async def work(
             log.info("worker.started", queues=list(queues))
             await app.supervisor.until(stop)
             log.info("worker.draining", running=sum(worker.running for worker in workers), for_s=app.settings.drain_s)
-            if sweeping is not None:
-                await sweeping.stop()
+            await asyncio.gather(*(task.stop() for task in background))
             await asyncio.gather(*(worker.close(app.settings.drain_s) for worker in workers))
     finally:
-        if sweeping is not None:
-            await sweeping.stop()
+        await asyncio.gather(*(task.stop() for task in background))
     log.info("worker.stopped")
     app.supervisor.check()
