@@ -13,5 +13,5 @@ async def retry(valkey_url: str, queue: str, job_id: str) -> None:
     prefix = f"bull:{queue}:"
     keys = [f"{prefix}{job_id}", *(f"{prefix}{name}" for name in _KEYS)]
     async with redis.asyncio.Redis.from_url(valkey_url) as client:
-        done = await client.eval(text, len(keys), *keys, job_id, "LPUSH", "failedReason", "failed", "0", "0")  # type: ignore[misc]
+        done = await client.eval(text, len(keys), *keys, job_id, "LPUSH", "failedReason", "failed", "0", "0")  # type: ignore[no-untyped-call]
     assert done == 1
