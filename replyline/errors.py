@@ -15,6 +15,9 @@ from typing import Literal
 class JobError(Exception):
     """A job did not succeed. `reason` is a short snake_case word that operators group by."""
 
+    outcome_unknown = False
+    """Whether a send may have been carried out, by this run or an earlier one, although no answer came."""
+
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
@@ -26,7 +29,7 @@ class Temporary(JobError):
     def __init__(
         self, message: str, *, reason: str = "temporary", outcome_unknown: bool = False, tries: int | None = None
     ) -> None:
-        """`outcome_unknown`: a send that may have been carried out although no answer came. `tries`: no more than so many."""
+        """`tries`: no more than so many."""
         super().__init__(message, reason=reason)
         self.outcome_unknown = outcome_unknown
         self.tries = tries
@@ -40,11 +43,19 @@ class RateLimited(JobError):
     """Somebody asks us to wait, or our own limit does: postponed by `after` seconds, no attempt used."""
 
     def __init__(
-        self, message: str, *, after: float, reason: str = "rate_limited", scope: Scope = "job", growth: float = 1.0
+        self,
+        message: str,
+        *,
+        after: float,
+        reason: str = "rate_limited",
+        scope: Scope = "job",
+        growth: float = 1.0,
+        outcome_unknown: bool = False,
     ) -> None:
         """`growth`: each time in a row that the other side says so, the wait of the whole `scope` is so many times as long."""
         super().__init__(message, reason=reason)
         self.after = after
+        self.outcome_unknown = outcome_unknown
         self.scope = scope
         self.growth = growth
 

@@ -9,8 +9,8 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from replyline.contents import Content
 from replyline.inbound_content import InboundContent
+from replyline.plain_text import mend_json
 
 INCOMING_MESSAGES = "incoming-messages"
 AI_PROCESSING = "ai-processing"
@@ -129,31 +129,14 @@ class OutgoingMessageJob(Job, frozen=True, kw_only=True, rename="camel", omit_de
     channel: ChannelKind
 
 
-class SendJob(Job, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """One message to be sent through a channel. What stands here is only in jobs of a queue that an external worker does."""
-
-    channel: ChannelKind | None = None
-    channel_id: uuid.UUID | None = None
-    channel_external_id: str | None = None
-    """What the other side calls our account: a phone number id, a session."""
-    to: str | None = None
-    """The recipient, as the channel names them."""
-    content: str | None = None
-    """The text; of a message that is more than text, the same in words."""
-    body: Content | None = None
-    """What it is, if it is not plain text."""
-    quotes: str | None = None
-    """The channel's id of the message that it replies to."""
-
-
-class WhatsAppCloudSendJob(SendJob, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class WhatsAppCloudSendJob(Job, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """One message to be sent through the WhatsApp Cloud API."""
 
     queue: ClassVar[str] = WHATSAPP_CLOUD_SEND
     job_name: ClassVar[str] = "send-message"
 
 
-class WhatsAppQrSendJob(SendJob, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class WhatsAppQrSendJob(Job, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """One message to be sent through the WhatsApp QR gateway."""
 
     queue: ClassVar[str] = WHATSAPP_QR_SEND
@@ -210,10 +193,16 @@ def encode(job: Job) -> bytes:
 
 
 def decode(queue: str, data: bytes) -> ANY_JOB:
-    """Read a payload of `queue`.
+    """Read a payload of `queue`. Halves of surrogate pairs and bytes that are not UTF-8 become U+FFFD.
 
     Raises:
         msgspec.ValidationError: the payload does not fit the queue's type; the message names the field.
         msgspec.DecodeError: the payload is not JSON.
     """
-    return _DECODERS[queue].decode(data)
+    decoder = _DECODERS[queue]
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError):  # rare, so it is looked at only now
+        return decoder.decode(mend_json(data))

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from replyline.jobs import MAX_REFERENCE_CHARS, IncomingMessageJob
+from replyline.plain_text import mend_json
 
 # Ids that are ours to give. A producer's own may look like ours, and using them would let one message take another's place.
 _OURS = ("customerId", "messageId", "conversationId", "conversationReference", "traceId")
@@ -41,10 +42,13 @@ _names_decoder = msgspec.json.Decoder(_Names)
 def read_produced(data: bytes) -> Produced:
     """Read what a producer added. `''` as conversationId is none; `messageId` is the producer's own id of the message.
 
+    Half of a surrogate pair becomes U+FFFD.
+
     Raises:
         msgspec.ValidationError: a field is missing or does not fit; the message names it.
         msgspec.DecodeError: it is not JSON.
     """
+    data = mend_json(data)
     names = _names_decoder.decode(data)
     _require_plain("chatbotId", names.chatbot_id)
     _require_plain("conversationId", names.conversation_id)

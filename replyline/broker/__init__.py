@@ -18,7 +18,6 @@ from replyline.broker.contract import (
     QueueCounts,
     Retry,
 )
-from replyline.broker.finished import Finished, Watch
 from replyline.broker.listening import Listening
 from replyline.broker.live import MOST_BYTES, Live, SoFar, Told, Written
 from replyline.broker.pacing import Limits, Pacing, Slot
@@ -35,7 +34,6 @@ __all__ = [
     "CommandRefused",
     "Completed",
     "Failed",
-    "Finished",
     "Handler",
     "JobState",
     "Limits",
@@ -56,7 +54,6 @@ __all__ = [
     "SoFar",
     "Throttle",
     "Told",
-    "Watch",
     "Worker",
     "Written",
     "WrongDeployment",

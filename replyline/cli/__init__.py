@@ -26,7 +26,6 @@ COMMANDS = {
     "knowledge": "connected:knowledge_group",
     "webhooks": "connected:webhooks_group",
     "usage": "connected:usage",
-    "external": "external:external",
     "standins": "standins:standins",
     "evolution": "evolution:evolution",
     "redis-cli": "queues:redis_cli",

@@ -8,21 +8,25 @@ from replyline.broker import BrokerUnavailable, Limits
 from replyline.channels import CHANNELS, Accepted, Channel, ChannelAccount, Outgoing
 from replyline.contents import Template, in_words
 from replyline.errors import ChannelDown, Permanent, RateLimited, Temporary
-from replyline.jobs import WhatsAppCloudSendJob, WhatsAppQrSendJob
+from replyline.jobs import ChannelKind, WhatsAppCloudSendJob, WhatsAppQrSendJob
+from replyline.store.moves.claim import Claim, Outbound, claim_repeat, mark_sending, mark_unknown
 from replyline.store.moves.give_up import Consequence
 from replyline.store.moves.health import DEGRADED, Held, Hold
-from replyline.store.moves.settle import Outcome, Settle, mark_sending, mark_unknown
+from replyline.store.moves.settle import Outcome, Settle
 from replyline.store.moves.work import Run
-from replyline.store.outbound import Outbound
+from replyline.store.persist import persist
 
 _ACCEPTED = ("SENT", "DELIVERED", "READ")
 _GONE = ("CANCELLED", "SUPERSEDED", "BLOCKED_WINDOW", "FAILED")
 _LIMITS_AWAY_S = 1.0
+_LOOK_AGAIN_S = 0.05
+_SETTLE_FOR_S = 5.0
+_KINDS: dict[type, ChannelKind] = {WhatsAppCloudSendJob: "WHATSAPP_CLOUD", WhatsAppQrSendJob: "WHATSAPP_QR"}
 
 
 async def process(job: WhatsAppCloudSendJob | WhatsAppQrSendJob, run: Run, app: App) -> None:
     """Send the message, unless it was sent already, may not be, or its channel is down; settle what became of it."""
-    message = await app.reads.outbound(run.job_id)
+    message = await app.moves.claim(Claim(run, CHANNELS[_KINDS[type(job)]].repeat_is_safe))
     if message is None:
         return
     account = await app.account_for_send(message.channel_id)
@@ -50,9 +54,8 @@ async def _try(app: App, run: Run, channel: Channel, account: ChannelAccount, me
     if outgoing is None:
         await _settle(app, run, message, None, outcome="blocked_window")
         return
+    await _require_claim(app, run, channel, account, message)
     await _wait_for_slot(app, channel, account, message)
-    if not channel.repeat_is_safe:
-        await _reconcile(app, run, account, message)
     try:
         accepted = await _send(app, channel, account, message, outgoing)
     except ChannelDown as error:
@@ -108,27 +111,38 @@ async def _wait_for_slot(app: App, channel: Channel, account: ChannelAccount, me
         raise RateLimited(f"the {slot.waits_for}'s limit", after=slot.after_s, reason=f"{slot.waits_for}_limit")
 
 
-async def _reconcile(app: App, run: Run, account: ChannelAccount, message: Outbound) -> None:
-    """Before a send is repeated: wait for a status to say what became of the first.
+async def _require_claim(app: App, run: Run, channel: Channel, account: ChannelAccount, message: Outbound) -> None:
+    """Nothing is sent without a claim, nor again before a status could say what became of an earlier send.
 
     Raises:
-        RateLimited: until `reconcile_after_s` have passed without one.
+        RateLimited: an earlier run may have sent it, and `reconcile_after_s` have not passed without a status.
         Permanent: they have, and the channel is set to give up then.
     """
     patience_s = app.settings.reconcile_after_s
-    if message.status == "UNKNOWN":
+    if message.status == "UNKNOWN" and not channel.repeat_is_safe:
         left_s = patience_s - message.unknown_for_s
         if left_s > 0:
-            raise RateLimited("a status may still tell what became of it", after=left_s, reason="outcome_unknown")
+            raise _unknown("a status may still tell what became of it", left_s)
         if account.config.get("on_unknown") == "fail":
             raise Permanent("no status has told what became of it", reason="outcome_unknown")
-        await _mark_sending(app, message)
-    elif message.status == "QUEUED":  # a replay: were this run to die, the next one must see that it had begun
-        await _mark_sending(app, message)
-    elif message.status == "SENDING" and (run.repeated or run.starts - 1 > message.setbacks):
-        # A run that ended in an outage of Postgres has left nothing behind, not even that it failed.
+        async with app.database.connection() as connection:
+            mine = await claim_repeat(connection, run, message)
+        if not mine:
+            raise _unknown("another run is repeating it", patience_s)
+    elif not message.claimed and (message.claimed_before is None or channel.repeat_is_safe):
+        raise _unknown("another run has just claimed it", _LOOK_AGAIN_S)
+    elif not message.claimed:
         await _mark_unknown(app, message)
-        raise RateLimited("an earlier run may have sent it", after=patience_s, reason="outcome_unknown")
+        raise _unknown("an earlier run may have sent it", patience_s)
+    elif message.status == "QUEUED":  # replayed, or held by its channel: on its way it cannot be withdrawn any more
+        async with app.database.connection() as connection:
+            mine = await mark_sending(connection, message.message_id, customer_id=message.customer_id)
+        if not mine:
+            raise RateLimited("it was withdrawn at this moment", after=_LOOK_AGAIN_S, reason="withdrawn")
+
+
+def _unknown(why: str, after_s: float) -> RateLimited:
+    return RateLimited(why, after=after_s, reason="outcome_unknown", outcome_unknown=True)
 
 
 async def _send(app: App, channel: Channel, account: ChannelAccount, message: Outbound, outgoing: Outgoing) -> Accepted:
@@ -173,7 +187,7 @@ async def _limited(app: App, account: ChannelAccount, message: Outbound, error: 
 
 
 async def _hold(app: App, run: Run, account: ChannelAccount, reason: str) -> None:
-    held = await app.moves.hold(Hold(run.job_id, account.id, f"the channel is not healthy: {reason}"))
+    held = await app.moves.hold(Hold(run, account.id, f"the channel is not healthy: {reason}"))
     if held is Held.CHANNEL_IS_WELL:
         app.forget_account(account.id)
         raise RateLimited("the channel was mended at this moment", after=0.0, reason="channel_mended")
@@ -182,11 +196,6 @@ async def _hold(app: App, run: Run, account: ChannelAccount, reason: str) -> Non
 async def _mark_unknown(app: App, message: Outbound) -> None:
     async with app.database.connection() as connection:
         await mark_unknown(connection, message.message_id, customer_id=message.customer_id)
-
-
-async def _mark_sending(app: App, message: Outbound) -> None:
-    async with app.database.connection() as connection:
-        await mark_sending(connection, message.message_id, customer_id=message.customer_id)
 
 
 def _outcome(channel: Channel, message: Outbound) -> Outcome:
@@ -203,6 +212,6 @@ async def _settle(
     instead: Template | None = None,
 ) -> None:
     sent_as = None if instead is None else f"template {instead.name} ({instead.language})"
-    await app.moves.settle(
-        Settle(run, message.conversation_id, message.message_id, external_id, outcome=outcome, sent_as=sent_as)
-    )
+    settled = Settle(run, message.conversation_id, message.message_id, external_id, outcome=outcome, sent_as=sent_as)
+    # It was sent: as long as this is not written, the next run would have to wait for a status before it could say so.
+    await persist(app.moves.settle, settled, for_s=_SETTLE_FOR_S)

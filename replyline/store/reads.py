@@ -8,8 +8,8 @@ from replyline.store.conversation_log import LogEntry, LogPlace, read_logs
 from replyline.store.database import Connection, Database
 from replyline.store.deliveries import Delivery, read_deliveries
 from replyline.store.group_commit import GroupCommit
+from replyline.store.job_rows import JobRow, read_jobs
 from replyline.store.moves.setbacks import Standing, standings
-from replyline.store.outbound import Outbound, read_outbound
 from replyline.store.outbox import Outbox
 from replyline.store.turns import OpenTurn, Turn, open_turns
 
@@ -22,8 +22,8 @@ class Reads:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.job: GroupCommit[uuid.UUID, JobRow | None] = self._shared(read_jobs)
         self.open_turn: GroupCommit[OpenTurn, Turn | None] = self._shared(open_turns)
-        self.outbound: GroupCommit[uuid.UUID, Outbound | None] = self._shared(read_outbound)
         self.delivery: GroupCommit[tuple[uuid.UUID, uuid.UUID], Delivery | None] = self._shared(read_deliveries)
         self.standing: GroupCommit[uuid.UUID, Standing | None] = self._shared(standings)
         self.log: GroupCommit[LogPlace, Sequence[LogEntry]] = self._shared(read_logs)

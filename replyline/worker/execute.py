@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import time
 import traceback
 import uuid
@@ -16,14 +17,18 @@ from replyline.app import App
 from replyline.broker import ActiveJob, Completed, Failed, Outcome, Postpone, Retry
 from replyline.errors import JobError, Permanent, RateLimited, Temporary
 from replyline.jobs import INCOMING_MESSAGES, Job
+from replyline.plain_text import storable
 from replyline.processors import Processor
+from replyline.processors.unreadable import give_up_unread
 from replyline.produced import read_produced
 from replyline.queues import QueueSpec
 from replyline.redaction import redact
 from replyline.retry import GiveUp, PostponeFor, RetryAfter, decide
+from replyline.store import customers
 from replyline.store.database import StoreUnavailable
+from replyline.store.job_rows import JobRow
 from replyline.store.moves.adopt import adopt, bury_foreign
-from replyline.store.moves.give_up import Consequence, GivenUp
+from replyline.store.moves.give_up import GivenUp
 from replyline.store.moves.setbacks import Failure, Setback
 from replyline.store.moves.work import Run
 
@@ -50,7 +55,8 @@ class Executor(Generic[J]):
 
     async def __call__(self, active: ActiveJob) -> Outcome:
         """Run one job to its end; never raises but for a cancellation, which hands the job back."""
-        self._wait_seconds.observe(max(0, active.processed_ms - active.timestamp_ms) / 1000)
+        if active.timestamp_ms:  # not where Redis has lost the job's hash
+            self._wait_seconds.observe(max(0, active.processed_ms - active.timestamp_ms) / 1000)
         self._running.inc()
         started = time.perf_counter()
         counted = "handed_back"
@@ -64,14 +70,19 @@ class Executor(Generic[J]):
             metrics.jobs_total.labels(self._queue, counted).inc()
 
     async def _live(self, active: ActiveJob) -> Outcome:
+        """Redis says only which row it is: what is to be done, and whether at all, stands in the row."""
         try:
-            run = self._run(active)
-            if run is None:
+            named = _named(active.id)
+            row = None if named is None else await self._app.reads.job(named[0])
+            if named is None or row is None or row.queue != self._queue:
                 return await self._live_foreign(active)
+            if row.state != "WAITING" or named[1] < row.generation:
+                return Completed()  # finished by another run, or published again since: that run has it
+            run = Run(row.id, _started_at(active), self._worker, generation=named[1])
             try:
-                job = self._read(active)
+                job = self._read(row.payload)
             except Permanent as error:
-                return await self._failed(active, run, None, error)
+                return await self._failed(active, run, row, error)
             return await self._execute(active, run, job)
         except StoreUnavailable as error:
             # Nothing can be decided or recorded without Postgres, and nothing is wrong with the job.
@@ -79,8 +90,11 @@ class Executor(Generic[J]):
             return Postpone(round(_STORE_AWAY_S * 1000 * random.uniform(0.5, 1.5)))
 
     async def _live_foreign(self, active: ActiveJob) -> Outcome:
-        """A job whose BullMQ id is not one of ours: a producer of somebody else's added it."""
+        """A job that has no row of ours in this queue, whatever its id looks like: somebody else's producer added it."""
         try:
+            if await self._is_left_over(active):
+                log.warning("job.customer_gone", **self._context(active, None))
+                return Completed()
             if self._queue != INCOMING_MESSAGES:
                 raise Permanent("jobs of this queue are Replyline's own", reason="foreign_job")
             try:
@@ -89,10 +103,33 @@ class Executor(Generic[J]):
                 raise Permanent(f"the payload cannot be read: {error}", reason="unreadable_payload") from error
             async with self._app.database.transaction() as connection:
                 adopted = await adopt(connection, active.id, produced)
+        except StoreUnavailable:
+            raise
         except Permanent as error:
             return await self._bury(active, error)
-        run = Run(adopted.job_id, _started_at(active), self._worker, repeated=active.stalled > 0)
+        except Exception as error:
+            return await self._not_adopted(active, error)
+        run = Run(adopted.job_id, _started_at(active), self._worker, generation=adopted.generation)
         return await self._execute(active, run, adopted.job)  # type: ignore[arg-type]  # its queue's job type, just checked
+
+    async def _is_left_over(self, active: ActiveJob) -> bool:
+        """Whether it was ours, and went from Postgres with its customer."""
+        if _named(active.id) is None:
+            return False
+        try:
+            customer_id = self._read(active.data).customer_id
+        except Permanent:
+            return False
+        return customer_id is not None and await customers.get(self._app.database, customer_id=customer_id) is None
+
+    async def _not_adopted(self, active: ActiveJob, error: Exception) -> Outcome:
+        """A bug, or something in it that we did not foresee: tried as often as any job, and then kept as a dead letter."""
+        attempt = active.attempts_made + 1
+        decision = decide(error, attempt=attempt, postponed_s=0, spec=self._spec)
+        if isinstance(decision, RetryAfter):
+            log.error("job.not_adopted", **self._context(active, None), attempt=attempt, exc_info=error)
+            return Retry(round(decision.seconds * 1000), storable(redact(str(error) or type(error).__name__)))
+        return await self._bury(active, Permanent(str(error) or type(error).__name__, reason="not_adopted"))
 
     async def _execute(self, active: ActiveJob, run: Run, job: J) -> Outcome:
         if active.deferred_failure is not None:
@@ -107,7 +144,7 @@ class Executor(Generic[J]):
         except TimeoutError as error:
             if not scope.expired():
                 return await self._failed(active, run, job, error)
-            late = Temporary(f"not done within {self._spec.timeout_s:g} s", reason="timeout")
+            late = Temporary(f"not done within {self._spec.timeout_s:g} s", reason="timeout", outcome_unknown=True)
             return await self._failed(active, run, job, late)
         except Exception as error:
             return await self._failed(active, run, job, error)
@@ -115,7 +152,8 @@ class Executor(Generic[J]):
             log.debug("job.completed", **self._context(active, job))
         return Completed()
 
-    async def _failed(self, active: ActiveJob, run: Run, job: J | None, error: Exception) -> Outcome:
+    async def _failed(self, active: ActiveJob, run: Run, work: J | JobRow, error: Exception) -> Outcome:
+        """Decide what becomes of it; `work` is its payload, or its row where the payload cannot be read."""
         standing = await self._app.reads.standing(run.job_id)
         if standing is None or not standing.waiting:  # another run finished it
             return Completed()
@@ -123,19 +161,24 @@ class Executor(Generic[J]):
         decision = decide(error, attempt=attempt, postponed_s=standing.postponed_s, spec=self._spec)
         reason = error.reason if isinstance(error, JobError) else "unforeseen"
         failure = self._failure(error, reason, attempt)
-        context = self._context(active, job) | {"attempt": attempt, "reason": reason}
+        context = self._context(active, work) | {"attempt": attempt, "reason": reason}
+        # An error that nobody foresaw says nothing about whether a send had gone out before.
+        nothing_sent_by = run.id if isinstance(error, JobError) and not error.outcome_unknown else None
         match decision:
             case PostponeFor(seconds):
                 log.debug("job.postponed", **context, seconds=round(seconds, 3))
-                await self._app.moves.put_off(Setback(run.job_id, seconds, reason, None))
+                await self._app.moves.put_off(Setback(run.job_id, seconds, reason, None, nothing_sent_by))
                 return Postpone(round(seconds * 1000))
             case RetryAfter(seconds):
-                self._log_failure("job.failed", error, failure, context | {"retry_in_s": round(seconds, 3)}, job)
-                await self._app.moves.put_off(Setback(run.job_id, seconds, "retry", failure))
+                self._log_failure("job.failed", error, failure, context | {"retry_in_s": round(seconds, 3)}, work)
+                await self._app.moves.put_off(Setback(run.job_id, seconds, "retry", failure, nothing_sent_by))
                 return Retry(round(seconds * 1000), failure.message, failure.stack)
             case GiveUp(why):
-                self._log_failure("job.given_up", error, failure, context | {"reason": why}, job)
-                consequence = Consequence() if job is None else await self._processor.give_up(job, run, self._app)
+                self._log_failure("job.given_up", error, failure, context | {"reason": why}, work)
+                if isinstance(work, JobRow):
+                    consequence = await give_up_unread(work, run, self._app)
+                else:
+                    consequence = await self._processor.give_up(work, run, self._app)
                 await self._app.moves.give_up(GivenUp(run, why, failure, consequence))
                 return Failed(f"{why}: {failure.message}", failure.stack)
 
@@ -154,19 +197,9 @@ class Executor(Generic[J]):
             )
         return Failed(f"{error.reason}: {failure.message}")
 
-    def _run(self, active: ActiveJob) -> Run | None:
-        """This run of our row, or None where the id is not of the form `<row>-<generation>`."""
-        row_id, _, generation = active.id.rpartition("-")
+    def _read(self, payload: bytes) -> J:
         try:
-            job_id = uuid.UUID(row_id)
-        except ValueError:
-            return None
-        repeated = active.stalled > 0 or generation != "0"
-        return Run(job_id, _started_at(active), self._worker, repeated=repeated, starts=active.starts)
-
-    def _read(self, active: ActiveJob) -> J:
-        try:
-            job = jobs.decode(self._queue, active.data)
+            job = jobs.decode(self._queue, payload)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise Permanent(f"the payload cannot be read: {error}", reason="unreadable_payload") from error
         if not isinstance(job, self._processor.job_type):
@@ -179,21 +212,24 @@ class Executor(Generic[J]):
             attempt=attempt,
             worker=self._worker,
             reason=reason,
-            message=redact(str(error) or type(error).__name__),
-            stack=redact("".join(traceback.format_exception(error))),
+            message=storable(redact(str(error) or type(error).__name__)),
+            stack=storable(redact("".join(traceback.format_exception(error)))),
         )
 
     def _log_failure(
-        self, event: str, error: Exception, failure: Failure, context: dict[str, object], job: J | None
+        self, event: str, error: Exception, failure: Failure, context: dict[str, object], work: J | JobRow
     ) -> None:
         """What is expected to happen outside is a warning without a stack; a dead letter or a bug is an error with one."""
-        details = context | {"error": failure.message, "payload": None if job is None else _without_text(job)}
+        details = context | {
+            "error": failure.message,
+            "payload": None if isinstance(work, JobRow) else _without_text(work),
+        }
         if isinstance(error, Temporary | RateLimited) and event == "job.failed":
             log.warning(event, **details)
         else:
             log.error(event, **details, stack=failure.stack)
 
-    def _context(self, active: ActiveJob, job: Job | None) -> dict[str, object]:
+    def _context(self, active: ActiveJob, job: Job | JobRow | None) -> dict[str, object]:
         context: dict[str, object] = {"queue": self._queue, "job": active.id, "worker": self._worker}
         if job is not None:
             context |= {
@@ -212,6 +248,15 @@ _NAMES: dict[type[Outcome], str] = {
     Failed: "dead",
 }
 _PERSONAL = ("content", "external_user_id", "contact_name", "reply_to", "body", "also_known_as", "media")
+
+
+_OURS = re.compile(r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})-([0-9]{1,9})")
+
+
+def _named(bullmq_id: str) -> tuple[uuid.UUID, int] | None:
+    """The row and generation that a BullMQ id of our form names, `<row>-<generation>`; None where it is not of that form."""
+    found = _OURS.fullmatch(bullmq_id)
+    return None if found is None else (uuid.UUID(found[1]), int(found[2]))
 
 
 def _started_at(active: ActiveJob) -> datetime:

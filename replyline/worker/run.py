@@ -14,7 +14,6 @@ from replyline.broker import Handler, Worker
 from replyline.jobs import Job
 from replyline.processors import PROCESSORS, Processor
 from replyline.worker.execute import Executor
-from replyline.worker.external import ExternalWork
 from replyline.worker.sweeper import Sweeper
 
 log = structlog.get_logger(__name__)
@@ -63,11 +62,8 @@ async def work(
     Raises:
         BackgroundTaskFailed: a background task failed again and again; what ran was drained all the same.
     """
-    queues = [queue for queue in queues if queue not in app.settings.external]
     workers = make_workers(app, queues, concurrency)
-    background = [app.supervisor.start("sweeper", Sweeper(app).run, vital=False)] if sweep else []
-    if sweep and app.settings.external:
-        background.append(app.supervisor.start("external work", ExternalWork(app).run, vital=False))
+    sweeping = app.supervisor.start("sweeper", Sweeper(app).run, vital=False) if sweep else None
     try:
         async with asyncio.TaskGroup() as running:
             for worker, queue in zip(workers, queues, strict=True):
@@ -75,9 +71,11 @@ async def work(
             log.info("worker.started", queues=list(queues))
             await app.supervisor.until(stop)
             log.info("worker.draining", running=sum(worker.running for worker in workers), for_s=app.settings.drain_s)
-            await asyncio.gather(*(task.stop() for task in background))
+            if sweeping is not None:
+                await sweeping.stop()
             await asyncio.gather(*(worker.close(app.settings.drain_s) for worker in workers))
     finally:
-        await asyncio.gather(*(task.stop() for task in background))
+        if sweeping is not None:
+            await sweeping.stop()
     log.info("worker.stopped")
     app.supervisor.check()

@@ -16,6 +16,7 @@ from typing import Self
 import aiohttp
 import asyncpg
 import msgspec
+import redis.asyncio
 
 from replyline.embedded import EmbeddedPostgres, EmbeddedValkey
 from replyline.jobs import QUEUE_NAMES
@@ -55,7 +56,11 @@ class Town:
     """Everything of a deployment, each part of which can be killed by itself."""
 
     def __init__(
-        self, *, waits_s: Sequence[float] = (0.2, 0.4, 0.8, 1.6), cloud_config: Mapping[str, str] | None = None
+        self,
+        *,
+        waits_s: Sequence[float] = (0.2, 0.4, 0.8, 1.6),
+        cloud_config: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="replyline-chaos-")
         folder = Path(self._folder.name)
@@ -65,6 +70,7 @@ class Town:
         self.standins = Standins()
         self._waits = msgspec.json.encode(list(waits_s)).decode()
         self._cloud_config = cloud_config or {}
+        self._settings = {**_SETTINGS, **(settings or {})}
         self._port = free_port()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._log = (folder / "processes.log").open("ab")
@@ -174,7 +180,7 @@ class Town:
     def _start(self, name: str, *arguments: str) -> None:
         environment = {
             **os.environ,
-            **_SETTINGS,
+            **self._settings,
             **{f"REPLYLINE_QUEUES__{queue.upper().replace('-', '_')}__WAITS_S": self._waits for queue in QUEUE_NAMES},
             "REDIS_URL": self.valkey.url,
             "DATABASE_URL": self.postgres.url,
@@ -282,6 +288,12 @@ class Town:
             return await connection.fetch(query)
         finally:
             await connection.close()
+
+    async def redis(self, *words: str) -> list[str]:
+        """What Valkey answers to a command, by a connection of its own; a single answer is a list of one."""
+        async with redis.asyncio.Redis.from_url(self.valkey.url, decode_responses=True) as client:
+            answer = await client.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py says nothing of it
+        return [str(part) for part in answer] if isinstance(answer, list) else [str(answer)]
 
     async def until_settled(self, *, timeout_s: float = 60) -> None:
         """Until no job waits any more, and every message that came in was received."""

@@ -6,13 +6,13 @@ from replyline.store.database import Database
 from replyline.store.moves.health import Held, Hold, due_patients, hold, overdue, release_forgotten, send_on_trial
 from replyline.store.outbox import Outbox
 from tests.make import make_webhook_endpoint
-from tests.store.scene import Scene, make_scene
+from tests.store.scene import Scene, make_scene, run_of
 
 
 async def _hold(scene: Scene) -> Held:
     (job_id,) = await scene.waiting("whatsapp-cloud-send")
     async with scene.database.transaction() as connection:
-        return (await hold(connection, [Hold(job_id, scene.channel.id, "token_invalid")], Outbox()))[0]
+        return (await hold(connection, [Hold(run_of(job_id), scene.channel.id, "token_invalid")], Outbox()))[0]
 
 
 async def _sending(database: Database) -> Scene:
@@ -79,7 +79,7 @@ async def test_one_held_message_tries_while_the_others_wait(database: Database) 
     await scene.fall_ill("payment_problem")
     async with database.transaction() as connection:
         jobs = await scene.waiting("whatsapp-cloud-send")
-        await hold(connection, [Hold(job_id, scene.channel.id, "payment_problem") for job_id in jobs], Outbox())
+        await hold(connection, [Hold(run_of(job_id), scene.channel.id, "payment_problem") for job_id in jobs], Outbox())
     outbox = Outbox()
     async with database.transaction() as connection:
         assert await send_on_trial(connection, scene.channel.id, outbox)

@@ -1,6 +1,7 @@
 """The pipeline's writes, all of them: each move is one transaction over the rows that concurrent jobs bring together.
 
-accept (door) → receive (incoming-messages) → answer (ai-processing) → route (outgoing-messages) → settle (a send's outcome);
+accept (door) → receive (incoming-messages) → answer (ai-processing) → route (outgoing-messages)
+→ claim (a send is about to begin) → settle (its outcome);
 record (a webhook attempt), apply_status (a channel's report), put_off (a setback), hold (a channel is down),
 give_up (a dead letter).
 """
@@ -12,6 +13,7 @@ from replyline.store.database import Connection, Database
 from replyline.store.group_commit import GroupCommit
 from replyline.store.moves.accept import Accept, Accepted, accept, lane_key
 from replyline.store.moves.answer import Answer, Answered, answer
+from replyline.store.moves.claim import Claim, Outbound, claim
 from replyline.store.moves.give_up import GivenUp, give_up
 from replyline.store.moves.health import Held, Hold, hold
 from replyline.store.moves.receive import Receive, Received, receive
@@ -43,6 +45,13 @@ class Moves:
         self.route: GroupCommit[Route, bool] = self._shared(
             route, lambda row: row.conversation_id, lambda row: row.run.job_id
         )
+        self.claim: GroupCommit[Claim, Outbound | None] = GroupCommit(
+            claim,
+            within=database.connection,
+            key=lambda row: row.run.job_id,
+            identity=lambda row: row.run.job_id,
+            publish=publish,
+        )
         self.settle: GroupCommit[Settle, bool] = self._shared(
             settle, lambda row: row.conversation_id, lambda row: row.run.job_id
         )
@@ -53,7 +62,7 @@ class Moves:
             apply_statuses, lambda row: row.update.external_id
         )
         self.put_off: GroupCommit[Setback, bool] = self._shared(put_off, lambda row: row.job_id, lambda row: row.job_id)
-        self.hold: GroupCommit[Hold, Held] = self._shared(hold, lambda row: row.job_id, lambda row: row.job_id)
+        self.hold: GroupCommit[Hold, Held] = self._shared(hold, lambda row: row.run.job_id, lambda row: row.run.job_id)
         self.give_up: GroupCommit[GivenUp, bool] = self._shared(
             give_up, lambda row: row.consequence.conversation_id or row.run.job_id, lambda row: row.run.job_id
         )

@@ -4,10 +4,13 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime
 
+import asyncpg
 import msgspec
 
+from replyline.errors import Permanent
 from replyline.ids import new_id
 from replyline.jobs import INCOMING_MESSAGES, IncomingMessageJob
+from replyline.plain_text import mend_json, storable, without_nul
 from replyline.produced import Produced
 from replyline.store.database import Connection
 from replyline.store.moves.accept import address_produced, lane_key
@@ -23,30 +26,40 @@ class Adopted:
     """The row a foreign job became, and its payload with the ids that the producer could not know."""
 
     job_id: uuid.UUID
+    generation: int
     job: IncomingMessageJob
 
 
-_KNOWN = "SELECT id, payload::text AS payload FROM jobs WHERE dedupe_key = $1"
+_KNOWN = "SELECT id, generation, payload::text AS payload FROM jobs WHERE dedupe_key = $1"
 
 
 async def adopt(connection: Connection, bullmq_id: str, produced: Produced) -> Adopted:
     """Give the foreign job `bullmq_id` a row, or find the one it has; the caller's transaction commits it.
 
     Raises:
-        Permanent: see `address_produced`.
+        Permanent: see `address_produced`; or Postgres cannot keep it, because it has a NUL in it.
     """
-    unnamed = f"bullmq:{INCOMING_MESSAGES}:{bullmq_id}"
+    try:
+        return await _adopt(connection, bullmq_id, produced)
+    except asyncpg.DataError as error:
+        raise Permanent(f"the payload cannot be kept: {error}", reason="unreadable_payload") from error
+
+
+async def _adopt(connection: Connection, bullmq_id: str, produced: Produced) -> Adopted:
+    unnamed = storable(f"bullmq:{INCOMING_MESSAGES}:{bullmq_id}")
     accepted = await address_produced(connection, produced, customer_id=None, unnamed=unnamed)
     full = accepted.job
     key = accepted.dedupe_key
     row = Enqueue(full, accepted.priority, full.trace_id or new_id(), dedupe_key=key, lane_key=lane_key(full))
     # Not to be published: BullMQ already has it, under its own id.
     if row.id in await insert_jobs(connection, [row], Outbox()):
-        return Adopted(row.id, full)
+        return Adopted(row.id, 0, full)
     known = await connection.fetchrow(_KNOWN, key)
     if known is None:
         raise LookupError(f"the job with dedupe key {key} vanished while it was adopted")
-    return Adopted(known["id"], msgspec.json.decode(known["payload"].encode(), type=IncomingMessageJob))
+    return Adopted(
+        known["id"], known["generation"], msgspec.json.decode(known["payload"].encode(), type=IncomingMessageJob)
+    )
 
 
 _BURY = """
@@ -62,19 +75,19 @@ async def bury_foreign(
 ) -> None:
     """Keep a foreign job that cannot become one of ours as a dead letter of no customer, so that it is not lost silently."""
     try:
-        payload = msgspec.json.encode(msgspec.json.decode(data)).decode()
-    except msgspec.DecodeError:
+        payload = msgspec.json.encode(msgspec.json.decode(mend_json(data))).decode()
+    except (msgspec.DecodeError, RecursionError):
         payload = msgspec.json.encode({"unreadable": data[:MAX_UNREADABLE_BYTES].decode(errors="replace")}).decode()
     row_id = new_id()
     await connection.execute(
         _BURY,
         row_id,
         queue,
-        name,
-        payload.replace("\\u0000", ""),  # Postgres keeps no NUL in jsonb
+        storable(name),
+        without_nul(payload),
         None,
         row_id,
-        f"bullmq:{queue}:{bullmq_id}",
+        storable(f"bullmq:{queue}:{bullmq_id}"),
         LOWEST_PRIORITY,
         reason,
         msgspec.json.encode(failure).decode(),

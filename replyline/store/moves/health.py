@@ -10,6 +10,7 @@ import asyncpg
 from replyline.ids import new_id
 from replyline.store.database import Connection, Database
 from replyline.store.moves.announce import Announcement, announce
+from replyline.store.moves.work import Run
 from replyline.store.outbox import NewJob, Outbox, insert_jobs
 
 DEGRADED = "degraded"
@@ -31,9 +32,9 @@ class Unhealthy:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A send job whose channel is not healthy."""
+    """A send job whose channel is not healthy; its run has sent nothing."""
 
-    job_id: uuid.UUID
+    run: Run
     channel_id: uuid.UUID
     reason: str
 
@@ -92,10 +93,10 @@ _HEALTH = "SELECT id, health FROM channels WHERE id = ANY($1::uuid[]) ORDER BY i
 _HOLD = """
 UPDATE jobs j
 SET run_at = 'infinity', held_by = r.channel_id, held_at = coalesce(j.held_at, now()), wait_reason = r.reason,
-    setbacks = j.setbacks + 1
-FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS r (id, channel_id, reason)
+    send_run = CASE WHEN j.send_run = r.run_id THEN NULL ELSE j.send_run END
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[]) AS r (id, channel_id, reason, run_id)
 WHERE j.id = r.id AND j.state = 'WAITING'
-RETURNING j.id, j.message_id
+RETURNING j.id, j.message_id, j.send_run IS NULL AS nothing_sent
 """
 # Nothing went out, so a later run need not ask what became of it.
 _NOT_SENT = """
@@ -174,13 +175,17 @@ async def hold(connection: Connection, rows: Sequence[Hold], outbox: Outbox) -> 
     health = {record["id"]: record["health"] for record in await connection.fetch(_HEALTH, channel_ids)}
     sick = [row for row in rows if health.get(row.channel_id) == "UNHEALTHY"]
     records = await connection.fetch(
-        _HOLD, [row.job_id for row in sick], [row.channel_id for row in sick], [row.reason for row in sick]
+        _HOLD,
+        [row.run.job_id for row in sick],
+        [row.channel_id for row in sick],
+        [row.reason for row in sick],
+        [row.run.id for row in sick],
     )
     held = {record["id"] for record in records}
-    await connection.execute(_NOT_SENT, [record["message_id"] for record in records])
-    well = {row.job_id for row in rows} - {row.job_id for row in sick}
+    await connection.execute(_NOT_SENT, [record["message_id"] for record in records if record["nothing_sent"]])
+    well = {row.run.job_id for row in rows} - {row.run.job_id for row in sick}
     return [
-        Held.HELD if row.job_id in held else Held.CHANNEL_IS_WELL if row.job_id in well else Held.ALREADY_DONE
+        Held.HELD if row.run.job_id in held else Held.CHANNEL_IS_WELL if row.run.job_id in well else Held.ALREADY_DONE
         for row in rows
     ]
 

@@ -25,12 +25,16 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Setback:
-    """The job runs again in `after_s` seconds. With a `failure` an attempt was used; without one it only waits."""
+    """The job runs again in `after_s` seconds. With a `failure` an attempt was used; without one it only waits.
+
+    `nothing_sent_by` is a run that is known not to have sent anything: if the job's send was claimed by it, it is free again.
+    """
 
     job_id: uuid.UUID
     after_s: float
     wait_reason: str
     failure: Failure | None
+    nothing_sent_by: uuid.UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +49,12 @@ class Standing:
 _WRITE = """
 UPDATE jobs j
 SET run_at = now() + make_interval(secs => r.after_s), wait_reason = r.wait_reason,
-    attempts = j.attempts + (r.failure IS NOT NULL)::int, setbacks = j.setbacks + 1,
-    errors = CASE WHEN r.failure IS NULL THEN j.errors ELSE keep_last(j.errors || r.failure::jsonb, $5) END,
+    attempts = j.attempts + (r.failure IS NOT NULL)::int,
+    send_run = CASE WHEN j.send_run = r.nothing_sent_by THEN NULL ELSE j.send_run END,
+    errors = CASE WHEN r.failure IS NULL THEN j.errors ELSE keep_last(j.errors || r.failure::jsonb, $6) END,
     postponed_since = CASE WHEN r.failure IS NULL THEN coalesce(j.postponed_since, now()) END
-FROM unnest($1::uuid[], $2::float8[], $3::text[], $4::text[]) AS r (id, after_s, wait_reason, failure)
+FROM unnest($1::uuid[], $2::float8[], $3::text[], $4::text[], $5::uuid[])
+  AS r (id, after_s, wait_reason, failure, nothing_sent_by)
 WHERE j.id = r.id AND j.state = 'WAITING'
 RETURNING j.id
 """
@@ -69,6 +75,7 @@ async def put_off(connection: Connection, rows: Sequence[Setback], outbox: Outbo
         [row.after_s for row in ordered],
         [row.wait_reason for row in ordered],
         [None if row.failure is None else msgspec.json.encode(row.failure).decode() for row in ordered],
+        [row.nothing_sent_by for row in ordered],
         MAX_ERRORS_KEPT,
     )
     written = {record["id"] for record in records}

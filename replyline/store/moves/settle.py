@@ -49,14 +49,6 @@ WHERE id = ANY($1::uuid[]) AND status IN ('QUEUED', 'SENDING', 'UNKNOWN')
 RETURNING id
 """
 
-_UNKNOWN = """
-UPDATE messages SET status = 'UNKNOWN', unknown_since = now() WHERE id = $1 AND customer_id = $2 AND status = 'SENDING'
-"""
-_SENDING = """
-UPDATE messages SET status = 'SENDING', unknown_since = NULL
-WHERE id = $1 AND customer_id = $2 AND status IN ('UNKNOWN', 'QUEUED')
-"""
-
 _Pair = tuple[Settle, OurMessage]
 
 
@@ -107,13 +99,3 @@ async def _block(connection: Connection, pairs: Sequence[_Pair]) -> list[Announc
         for row, message in pairs
         if message.id in blocked
     ]
-
-
-async def mark_unknown(connection: Connection, message_id: uuid.UUID, *, customer_id: uuid.UUID) -> None:
-    """A send whose outcome is not known says so, until a status or a repeat settles it."""
-    await connection.execute(_UNKNOWN, message_id, customer_id)
-
-
-async def mark_sending(connection: Connection, message_id: uuid.UUID, *, customer_id: uuid.UUID) -> None:
-    """A send is about to be repeated: should the worker die in it, its outcome is unknown again."""
-    await connection.execute(_SENDING, message_id, customer_id)

@@ -2,9 +2,10 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from replyline.ids import new_id
 from replyline.jobs import AiProcessingJob, ChannelKind
 from replyline.store.database import Connection
 from replyline.store.outbox import Enqueue
@@ -17,10 +18,10 @@ class Run:
     job_id: uuid.UUID
     started_at: datetime
     worker: str
-    repeated: bool = False
-    """Whether an earlier run of the job may have died in the middle of what it did."""
-    starts: int = 1
-    """How often BullMQ started this generation of the job, this run included."""
+    generation: int = 0
+    """Of the job, as BullMQ was told of it: a run of an older generation than the row's does nothing."""
+    id: uuid.UUID = field(default_factory=new_id)
+    """This run, and no other: also where Redis has forgotten that there was one before."""
 
 
 @dataclass(slots=True)
