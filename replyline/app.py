@@ -12,6 +12,7 @@ from replyline import metrics, webhooks
 from replyline.broker import Broker, BrokerUnavailable, CommandRefused, Told, WrongDeployment
 from replyline.channels import ChannelAccount
 from replyline.files import Files
+from replyline.http_sessions import open_call_session, open_media_session
 from replyline.ids import new_id
 from replyline.jobs import ANY_JOB, DEAD_LETTER, ChannelKind, IncomingMessageJob
 from replyline.live import CLOSED, LiveEvent, encode_event
@@ -39,7 +40,6 @@ from replyline.vault import Vault
 
 log = structlog.get_logger(__name__)
 
-_MEDIA_TIMEOUT_S = 110.0  # below the queue's own 120 s
 _TELL_AT_MOST_S = 0.5
 
 
@@ -148,7 +148,7 @@ class App:
         return healed
 
     def _account(self, row: channel_records.Channel) -> ChannelAccount:
-        defaults = {"graph_base": self.settings.graph_base, "graph_version": self.settings.graph_version}
+        defaults = self.settings.graph_defaults if row.kind == "WHATSAPP_CLOUD" else {}
         return ChannelAccount(
             id=row.id,
             customer_id=row.customer_id,
@@ -156,7 +156,7 @@ class App:
             kind=row.kind,
             channel_key=row.channel_key,
             external_id=row.external_id,
-            config={**(defaults if row.kind == "WHATSAPP_CLOUD" else {}), **row.config},
+            config={**defaults, **row.config},
             secrets=row.open_secrets(self.vault),
             healthy=row.health == "HEALTHY",
             health_reason=row.health_reason,
@@ -343,8 +343,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         publisher = Publisher(broker, settings.spec, supervisor)
         publisher.start()
         stack.push_async_callback(publisher.close)
-        http = await stack.enter_async_context(_http(settings))
-        media_http = await stack.enter_async_context(_media_http(settings))
+        http = await stack.enter_async_context(open_call_session(settings))
+        media_http = await stack.enter_async_context(open_media_session(settings))
         webhook_http = await stack.enter_async_context(
             webhooks.open_webhook_session(
                 allow_private=settings.webhook_allow_private, timeout_s=settings.webhook_timeout_s
@@ -363,14 +363,3 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         )
         stack.push_async_callback(app.close_providers)
         yield app
-
-
-def _http(settings: Settings) -> aiohttp.ClientSession:
-    timeout = aiohttp.ClientTimeout(total=settings.http_total_timeout_s, sock_connect=settings.http_connect_timeout_s)
-    return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=500))
-
-
-def _media_http(settings: Settings) -> aiohttp.ClientSession:
-    """Files take longer than calls."""
-    timeout = aiohttp.ClientTimeout(total=_MEDIA_TIMEOUT_S, sock_connect=settings.http_connect_timeout_s, sock_read=30)
-    return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=50))

@@ -48,7 +48,8 @@ _LONGEST_WAIT_S = 3600.0
 # An endpoint that answers "again in 0 seconds" for ever uses up no attempt: it must not fill our tables meanwhile.
 _SHORTEST_WAIT_S = 5.0
 # Ranges that may lead to an IPv4 address or a router inside although Python's `is_global` calls them global: IPv4-compatible
-# (RFC 4291), IPv4-translated (RFC 2765), NAT64 (RFC 6052, RFC 8215), SRv6 (RFC 9602), site-local (RFC 3879), 6to4 (RFC 3056).
+# (RFC 4291), IPv4-translated (RFC 2765), NAT64 (RFC 6052, RFC 8215), SRv6 (RFC 9602), site-local (RFC 3879), 6to4 (RFC 3056),
+# protocol assignments (RFC 6890; global to some releases of Python), and what Azure answers its own machines at.
 _ALSO_INSIDE = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -60,6 +61,8 @@ _ALSO_INSIDE = tuple(
         "fec0::/10",
         "2002::/16",
         "192.88.99.0/24",
+        "192.0.0.0/24",
+        "168.63.129.16/32",
     )
 )
 
@@ -216,17 +219,21 @@ class VettedResolver(AbstractResolver):
         await self._resolver.close()
 
 
-def open_webhook_session(*, allow_private: bool, timeout_s: float) -> aiohttp.ClientSession:
-    """The session for webhooks: no cookies, no proxies, addresses vetted unless `allow_private`; `timeout_s` for a whole call."""
-    connector = aiohttp.TCPConnector(
+def vetted_connector(*, allow_private: bool, limit: int, limit_per_host: int = 0) -> aiohttp.TCPConnector:
+    """Connections to hosts that others chose: only to addresses on the public Internet, unless `allow_private`."""
+    return aiohttp.TCPConnector(
         resolver=None if allow_private else VettedResolver(),
         socket_factory=None if allow_private else _vetted_socket,
-        limit=500,
-        limit_per_host=50,
+        limit=limit,
+        limit_per_host=limit_per_host,
         ttl_dns_cache=30,
     )
+
+
+def open_webhook_session(*, allow_private: bool, timeout_s: float) -> aiohttp.ClientSession:
+    """The session for webhooks: no cookies, no proxies, addresses vetted unless `allow_private`; `timeout_s` for a whole call."""
     return aiohttp.ClientSession(
-        connector=connector,
+        connector=vetted_connector(allow_private=allow_private, limit=500, limit_per_host=50),
         timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(5.0, timeout_s)),
         cookie_jar=aiohttp.DummyCookieJar(),
         # Of an answer only the head is kept: a compressed one could unfold to far more than was read.

@@ -20,8 +20,12 @@ SECRET_KEY = "cmVwbHlsaW5lLXRlc3RzLXVzZS10aGlzLW9uZS1rZXk="
 """What tests give as `secret_key` to Settings, so that an app opens what `make_channel` sealed."""
 VAULT = Vault.from_setting(SECRET_KEY)
 
-CLOUD_SECRETS = {"app_secret": "cloud-app-secret", "verify_token": "cloud-verify-token", "access_token": "cloud-token"}
-QR_SECRETS = {"secret": "qr-callback-secret", "gateway_token": "qr-gateway-token"}
+CLOUD_SECRETS = {
+    "app_secret": "cloud-app-secret-of-32-characters",
+    "verify_token": "cloud-verify-token",
+    "access_token": "cloud-token",
+}
+QR_SECRETS = {"secret": "qr-callback-secret-of-32-characters", "gateway_token": "qr-gateway-token"}
 WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 EVERY_EVENT = tuple(EVENTS)
 

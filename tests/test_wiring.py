@@ -8,7 +8,7 @@ from replyline.jobs import JOB_TYPES, QUEUE_NAMES, ChannelKind
 from replyline.processors import PROCESSORS
 from replyline.providers import PROVIDERS, open_provider
 from replyline.queues import SPECS
-from replyline.store.channels import FORMS
+from replyline.store.channel_forms import FORMS
 from replyline.store.database import Database
 from replyline.webhooks import EVENTS
 

@@ -38,7 +38,8 @@ from replyline.cli.records import (
 from replyline.cli.running import CommandFailed, Exit, read_ready
 from replyline.errors import JobError
 from replyline.store import channels, unread
-from replyline.store.channels import FORMS, ChannelChanges
+from replyline.store.channel_forms import FORMS
+from replyline.store.channels import ChannelChanges
 
 channels_group = group("channels", "Connected accounts: widgets, WhatsApp numbers, QR sessions.")
 

@@ -15,7 +15,7 @@ from replyline.cli.output import print_record, print_rows
 from replyline.cli.running import CommandFailed, Exit
 from replyline.providers import PROVIDERS
 from replyline.store import api_keys, chatbots, customers
-from replyline.store.channels import ChannelRefused
+from replyline.store.channel_forms import ChannelRefused
 from replyline.store.chatbots import ChatbotChanges, ChatbotRefused
 from replyline.store.customers import CustomerChanges
 from replyline.store.knowledge import DocumentRefused

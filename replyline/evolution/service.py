@@ -20,10 +20,10 @@ from replyline.evolution.api import EvolutionApi, Unknown
 from replyline.evolution.memory import Memory, Send, Session
 from replyline.evolution.outbox import Outbox
 from replyline.evolution.refusal import Refusal
+from replyline.external_ids import SESSION
 
 log = structlog.get_logger(__name__)
 
-_ID = re.compile(r"^[A-Za-z0-9._-]{1,100}$")
 _KEY = re.compile(r"^[\x21-\x7e]{1,128}$")
 _JID = re.compile(r"^\+?\d{5,20}(?::\d+)?(?:@(?:s\.whatsapp\.net|c\.us|lid))?$")
 _MAX_BODY_BYTES = 4_000_000
@@ -140,8 +140,8 @@ class Adapter:
 
     async def _put(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["id"]
-        if not _ID.match(name):
-            raise Refusal("invalid", "a session id is 1 to 100 of A-Z a-z 0-9 . _ -")
+        if name not in SESSION:
+            raise Refusal("invalid", f"a session id must be {SESSION.meaning}")
         put = await _body(request, _Put)
         session = self._sessions.get(name) or Session(name, put.webhook_url, put.webhook_secret)
         session.webhook_url, session.webhook_secret, session.label = put.webhook_url, put.webhook_secret, put.label

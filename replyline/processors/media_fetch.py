@@ -5,7 +5,7 @@ from replyline.app import App
 from replyline.channels import CHANNELS
 from replyline.errors import Permanent
 from replyline.jobs import MediaFetchJob
-from replyline.store import media
+from replyline.store import deletions, media
 from replyline.store.moves.give_up import Consequence
 from replyline.store.moves.media import keep_file
 from replyline.store.moves.work import Run
@@ -23,7 +23,9 @@ async def process(job: MediaFetchJob, run: Run, app: App) -> None:
     size = await app.files.write(path, CHANNELS[account.kind].fetch_media(account, found.ref, app.media_http))
     async with app.database.transaction() as connection:
         kept = await keep_file(connection, run, found.id, path=path, size=size)
-    if kept:
+    if await media.get(app.database, found.id, customer_id=found.customer_id) is None:  # deleted while it was fetched
+        await deletions.note_file(app.database, path)
+    elif kept:
         metrics.media_total.labels(account.kind, "stored").inc()
 
 

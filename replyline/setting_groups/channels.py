@@ -40,6 +40,10 @@ class ChannelSettings(BaseSettings):
         description="where files of people are kept: a folder, or s3://bucket/prefix; media/ in the data folder if not set",
     )
     keep_media_s: float = Field(30 * 86400.0, gt=0, description="how long files of people are kept")
+    media_hosts: str = Field(
+        "graph.facebook.com lookaside.fbsbx.com *.fbcdn.net *.whatsapp.net",
+        description="hosts that files of people are fetched from (https), beside the channel's Graph API, with a space between",
+    )
     media_wait_s: float = Field(
         8.0, ge=0, le=60, description="how long a turn waits for a picture that its model can look at"
     )
@@ -47,3 +51,8 @@ class ChannelSettings(BaseSettings):
         "https://graph.facebook.com", description="WhatsApp Cloud API, unless a channel names its own"
     )
     graph_version: str = Field("v25.0", description="Graph API version, unless a channel names its own")
+
+    @property
+    def graph_defaults(self) -> dict[str, str]:
+        """What a channel WHATSAPP_CLOUD has where its own configuration says nothing."""
+        return {"graph_base": self.graph_base, "graph_version": self.graph_version, "media_hosts": self.media_hosts}

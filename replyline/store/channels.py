@@ -1,6 +1,5 @@
 """Channels: connected accounts, what each kind needs to work, and their secrets, which go in and never come out."""
 
-import re
 import secrets as tokens
 import uuid
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,13 @@ import msgspec
 
 from replyline.ids import new_id
 from replyline.jobs import ChannelKind
+from replyline.store.channel_forms import (
+    ChannelRefused,
+    ChannelTaken,
+    check_complete,
+    check_external_id,
+    check_names,
+)
 from replyline.store.database import Connection, Database
 from replyline.vault import Vault
 
@@ -74,104 +80,11 @@ class ChannelChanges(TypedDict, total=False):
     enabled: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """What a kind of channel is configured with: each value's pattern and its meaning."""
-
-    config: Mapping[str, tuple[str, str]]
-    secrets: frozenset[str]
-    required: frozenset[str]
-    long_secrets: frozenset[str] = frozenset()
-    """Those that sign: at least MIN_SIGNING_CHARS."""
-
-
-_TEXT = r".+"
-_NUMBER = r"\d{1,9}(\.\d{1,6})?"
-_WHOLE = r"\d{1,9}"
-_SIGNS = (r"on|off", "on (default) or off: mark messages read and show typing while the answer is made")
-_ORIGIN = r"https?://(\*\.)?[a-zA-Z0-9.-]{1,253}(:\d{1,5})?"
-_QUOTE = (r"on|off", "on: the answer quotes the message it is to; off is the default")
-
-FORMS: Mapping[ChannelKind, Form] = {
-    # The visitor secret is ours: it signs sessions. The identity secret is the customer's too: it vouches for their users.
-    "WIDGET": Form(
-        {
-            "allowed_origins": (
-                rf"\*|{_ORIGIN}( {_ORIGIN}){{0,49}}",
-                "sites that may show it, with a space between: https://shop.example https://*.shop.example, or * for all; "
-                "only pages of Replyline itself unless set",
-            ),
-            "identity": (r"optional|required", "required: only users whom the site vouches for may write; optional"),
-            "messages_per_month": (
-                _WHOLE,
-                "at most so many messages of visitors a month (UTC); 0, the default, is no limit",
-            ),
-            "uploads": (r"on|off", "on (default) or off: visitors may send files"),
-            "title": (r".{1,60}", "the name at its top; the channel's name unless set"),
-            "subtitle": (r".{1,120}", "the line below the name"),
-            "greeting": (r".{1,500}", "what an empty conversation shows"),
-            "placeholder": (r".{1,80}", "what the empty input shows"),
-            "color": (r"#[0-9a-fA-F]{6}", "its accent colour, as #0f766e"),
-            "theme": (r"auto|light|dark", "auto (default) follows the visitor's system"),
-            "position": (r"right|left", "the side of the page; right by default"),
-        },
-        frozenset({"visitor_secret", "identity_secret"}),
-        frozenset({"visitor_secret"}),
-        frozenset({"visitor_secret", "identity_secret"}),
-    ),
-    "WHATSAPP_CLOUD": Form(
-        {
-            "graph_base": (_TEXT, "address of the Graph API, where it is not REPLYLINE_GRAPH_BASE"),
-            "graph_version": (r"v\d{1,3}\.\d{1,2}", "as v25.0, where it is not REPLYLINE_GRAPH_VERSION"),
-            "signs_of_life": _SIGNS,
-            "quote_replies": _QUOTE,
-            "messages_per_second": (
-                _NUMBER,
-                "at most so many sends a second; 60 by default, 15 in coexistence, 0 for no limit",
-            ),
-            "pair_interval_s": (_NUMBER, "seconds between two messages to one person once `pair_burst` is used up; 6"),
-            "pair_burst": (r"[1-9]\d{0,5}", "messages to one person that may go at once; 45 by default"),
-            "fallback_template": (r"[a-z0-9_]{1,512}", "approved template sent when the 24 hours are over"),
-            "fallback_language": (r"[a-zA-Z_]{2,10}", "its language; en_US by default"),
-            "fallback_parameter": (r"none|text", "text: the answer goes into its first place; none is the default"),
-            "on_unknown": (r"resend|fail", "a send of unknown outcome, after the wait for a status; resend by default"),
-        },
-        frozenset({"app_secret", "verify_token", "access_token"}),
-        frozenset({"app_secret", "verify_token", "access_token"}),
-    ),
-    "WHATSAPP_QR": Form(
-        {
-            "gateway_url": (_TEXT, "address of the QR gateway"),
-            "signs_of_life": _SIGNS,
-            "quote_replies": _QUOTE,
-            "messages_per_minute": (
-                _NUMBER,
-                "at most so many sends a minute; 20 by default, 0 for no limit (bans are likely)",
-            ),
-            "messages_per_day": (_WHOLE, "at most so many sends a day (UTC); 0, the default, is no limit"),
-        },
-        frozenset({"secret", "gateway_token"}),
-        frozenset({"gateway_url", "secret"}),
-    ),
-}
-
-
-MIN_SIGNING_CHARS = 32
-"""As many bytes as the hash has (RFC 7518 §3.2)."""
-
-
-class ChannelRefused(Exception):
-    """The channel cannot be so; the message says what is missing or unknown."""
-
-
-class ChannelTaken(ChannelRefused):
-    """The account is already connected as another channel."""
-
-
 _INSERT = """
 INSERT INTO channels (id, customer_id, chatbot_id, kind, name, channel_key, external_id, config, secrets_sealed, enabled)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, $10) RETURNING *
 """
+_SESSION_GOES = "SELECT EXISTS (SELECT FROM sessions_to_delete WHERE session = $1)"
 _UPDATE = """
 UPDATE channels
 SET name = $3, chatbot_id = $4, external_id = $5, config = $6::jsonb, secrets_sealed = $7, enabled = $8, updated_at = now()
@@ -209,22 +122,27 @@ async def create(
     secrets: Mapping[str, str] | None = None,
     enabled: bool = True,
 ) -> Channel:
-    """Connect an account. Its `channel_key`, which the callback URL names, is made here, and so is a widget's site key.
+    """Connect an account. Its `channel_key`, which the callback URL names, is made here, and so are a widget's site key and a QR
+    session (where none is named): whoever chooses them could choose another customer's.
 
     Raises:
         ChannelRefused: see there.
     """
     given = dict(secrets or {})
     if kind == "WIDGET":
-        external_id = external_id or f"site_{tokens.token_urlsafe(18)}"
         given.setdefault("visitor_secret", tokens.token_urlsafe(32))
-    if not external_id:
-        what = "phone_number_id" if kind == "WHATSAPP_CLOUD" else "session"
-        raise ChannelRefused(f"external_id is missing: the {what} of the account")
-    _check_names(kind, config or {}, given)
-    _check_complete(kind, config or {}, given)
+    if external_id is not None:
+        check_external_id(kind, external_id)
+    elif kind == "WHATSAPP_CLOUD":
+        raise ChannelRefused("external_id is missing: the phone_number_id of the account")
+    else:
+        external_id = f"{'site' if kind == 'WIDGET' else 'session'}_{tokens.token_urlsafe(18)}"
+    check_names(kind, config or {}, given)
+    check_complete(kind, config or {}, given)
     with _refusals():
         async with db.connection() as connection:
+            if kind == "WHATSAPP_QR" and await connection.fetchval(_SESSION_GOES, external_id):
+                raise ChannelTaken("the session of that name is still being deleted at its gateway: try again later")
             record = await connection.fetchrow(
                 _INSERT,
                 new_id(),
@@ -277,12 +195,17 @@ async def update(
 
 
 async def _change(connection: Connection, vault: Vault, old: Channel, changes: ChannelChanges) -> Channel:
+    external_id = changes.get("external_id", old.external_id)
+    if external_id != old.external_id:
+        if old.kind == "WHATSAPP_QR":
+            raise ChannelRefused("external_id: a channel keeps its session; make another channel for another one")
+        check_external_id(old.kind, external_id)
     config = changes.get("config", old.config)
     sealed = old.secrets_sealed
     if "config" in changes or "secrets" in changes:
-        _check_names(old.kind, config, changes.get("secrets", {}))
+        check_names(old.kind, config, changes.get("secrets", {}))
         kept = {**old.open_secrets(vault), **changes.get("secrets", {})}
-        _check_complete(old.kind, config, kept)
+        check_complete(old.kind, config, kept)
         sealed = _sealed(kept, vault)
     record = await connection.fetchrow(
         _UPDATE,
@@ -290,7 +213,7 @@ async def _change(connection: Connection, vault: Vault, old: Channel, changes: C
         old.customer_id,
         changes.get("name", old.name),
         changes.get("chatbot_id", old.chatbot_id),
-        changes.get("external_id", old.external_id),
+        external_id,
         _json(config),
         sealed,
         changes.get("enabled", old.enabled),
@@ -351,31 +274,6 @@ class _refusals:
             raise ChannelRefused("the customer has no such chatbot") from error
         if isinstance(error, asyncpg.CheckViolationError):
             raise ChannelRefused(f"refused by {error.constraint_name}") from error
-
-
-def _check_names(kind: ChannelKind, config: Mapping[str, str], secrets: Mapping[str, str]) -> None:
-    form = FORMS[kind]
-    for part, given, known in (("config", config, form.config.keys()), ("secrets", secrets, form.secrets)):
-        unknown = sorted(given.keys() - known)
-        if unknown:
-            raise ChannelRefused(
-                f"{kind} has no {part} {', '.join(unknown)}; known: {', '.join(sorted(known)) or 'none'}"
-            )
-
-    for name in sorted(form.long_secrets & secrets.keys()):
-        if 0 < len(secrets[name]) < MIN_SIGNING_CHARS:
-            raise ChannelRefused(f"secret {name} must have at least {MIN_SIGNING_CHARS} characters")
-    for name, value in config.items():
-        pattern, meaning = form.config[name]
-        if not re.fullmatch(pattern, value):
-            raise ChannelRefused(f"config {name} cannot be {value[:60]!r}: {meaning}")
-
-
-def _check_complete(kind: ChannelKind, config: Mapping[str, str], secrets: Mapping[str, str]) -> None:
-    given = {name for name, value in (*config.items(), *secrets.items()) if value}
-    missing = sorted(FORMS[kind].required - given)
-    if missing:
-        raise ChannelRefused(f"{kind} needs {', '.join(missing)}")
 
 
 def _sealed(values: Mapping[str, str], vault: Vault) -> str | None:

@@ -99,7 +99,7 @@ _OLD = """
 DELETE FROM media WHERE id IN (
     SELECT id FROM media
     WHERE created_at < now() - make_interval(secs => CASE WHEN message_id IS NULL THEN $3::float8 ELSE $1::float8 END) LIMIT $2
-) RETURNING path
+)
 """
 
 
@@ -176,8 +176,8 @@ async def of_conversation(
     return None if record is None else Media(**dict(record))
 
 
-async def take_old(connection: Connection, *, keep_s: float, limit: int = 500) -> Sequence[str]:
-    """Forget files older than `keep_s` seconds, and uploads that no message came for; returns where their bytes are, which the
-    caller deletes."""
-    records = await connection.fetch(_OLD, keep_s, limit, min(keep_s, UNATTACHED_S))
-    return [record["path"] for record in records if record["path"]]
+async def forget_old(connection: Connection, *, keep_s: float, limit: int = 500) -> int:
+    """Forget files older than `keep_s` seconds, and uploads that no message came for; returns how many. Their bytes go with what
+    `store.deletions` notes."""
+    status = await connection.execute(_OLD, keep_s, limit, min(keep_s, UNATTACHED_S))
+    return int(status.rsplit(" ", 1)[-1])

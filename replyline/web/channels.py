@@ -10,8 +10,10 @@ from pydantic import Field, StringConstraints, computed_field
 
 from replyline.jobs import ChannelKind
 from replyline.store import channels, chatbots, unread
+from replyline.store.channel_forms import check_complete, check_external_id, check_names
 from replyline.web.addresses import check_addresses
-from replyline.web.auth import Anyone, CustomerId, Here, Tenant
+from replyline.web.auth import Anyone, CustomerId, Here, Tenant, operator
+from replyline.web.numbers import check_number
 from replyline.web.problems import not_found
 from replyline.web.wire import Changes, Cursor, In, Limit, Name, Out, Page, Secret, Text, page
 
@@ -26,9 +28,10 @@ _ADDRESSES = ("graph_base", "gateway_url")
 class ChannelIn(In):
     """An account to be connected.
 
-    WHATSAPP_CLOUD: externalId is the phone_number_id; secrets app_secret, verify_token, access_token; config graph_base and
-    graph_version are optional. WHATSAPP_QR: externalId is the session; config gateway_url; secrets secret and, optional,
-    gateway_token. WIDGET needs nothing: its externalId is the site key, made here.
+    WHATSAPP_CLOUD: externalId is the phone_number_id, which Meta must let the access_token read; secrets app_secret,
+    verify_token, access_token; config graph_base and graph_version are optional. WHATSAPP_QR: config gateway_url; secrets
+    secret and, optional, gateway_token; its externalId is the session, made here (only the operator may name one). WIDGET
+    needs nothing: its externalId is the site key, made here.
     """
 
     chatbot_id: uuid.UUID
@@ -42,7 +45,10 @@ class ChannelIn(In):
 
 
 class ChannelChanges(Changes):
-    """What may be changed of a channel: `config` replaces the old one, `secrets` replace those they name."""
+    """What may be changed of a channel: `config` replaces the old one, `secrets` replace those they name.
+
+    `externalId` only of WHATSAPP_CLOUD, and by a customer only together with an access_token that may read the new number.
+    """
 
     name: Name | None = None
     chatbot_id: uuid.UUID | None = None
@@ -92,6 +98,21 @@ async def create_channel(body: ChannelIn, app: Here, who: Anyone, customer_id: C
     check_addresses(app, who, {f"config.{name}": body.config.get(name) for name in _ADDRESSES})
     if await chatbots.get(app.database, body.chatbot_id, customer_id=owner) is None:
         raise not_found("chatbot")
+    if body.external_id is not None:
+        check_external_id(body.kind, body.external_id)
+        check_names(body.kind, body.config, body.secrets)
+        check_complete(body.kind, body.config, body.secrets)
+        if body.kind == "WHATSAPP_CLOUD":
+            await check_number(
+                app,
+                who,
+                chatbot_id=body.chatbot_id,
+                number=body.external_id,
+                config=body.config,
+                token=body.secrets.get("access_token"),
+            )
+        else:
+            operator(who)
     made = await channels.create(
         app.database,
         app.vault,
@@ -149,6 +170,16 @@ async def update_channel(
     )
     if body.chatbot_id and await chatbots.get(app.database, body.chatbot_id, customer_id=customer_id) is None:
         raise not_found("chatbot")
+    if body.external_id is not None and body.external_id != old.external_id and old.kind == "WHATSAPP_CLOUD":
+        check_external_id(old.kind, body.external_id)
+        await check_number(
+            app,
+            who,
+            chatbot_id=old.chatbot_id,
+            number=body.external_id,
+            config=old.config if body.config is None else body.config,
+            token=(body.secrets or {}).get("access_token"),
+        )
     changes = cast("channels.ChannelChanges", body.model_dump(exclude_unset=True))
     changed = await channels.update(app.database, app.vault, channel_id, customer_id=customer_id, changes=changes)
     if changed is None:

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from replyline.broker import BrokerUnavailable
-from replyline.store.channels import ChannelRefused, ChannelTaken
+from replyline.store.channel_forms import ChannelRefused, ChannelTaken
 from replyline.store.chatbots import ChatbotRefused, ReferenceTaken
 from replyline.store.database import StoreUnavailable
 from replyline.store.knowledge import DocumentRefused, DocumentTaken

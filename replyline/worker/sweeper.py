@@ -11,13 +11,13 @@ import structlog
 from replyline import metrics
 from replyline.app import App
 from replyline.broker import BrokerUnavailable, CommandRefused
-from replyline.files import FilesUnavailable
 from replyline.jobs import DEAD_LETTER
-from replyline.store import media, visitors
+from replyline.store import deletions, media, visitors
 from replyline.store.database import StoreUnavailable
 from replyline.store.outbox import Outbox
 from replyline.store.sweep import DueJob, LostJob, alone, due_jobs, purge, purge_callbacks, republish
 from replyline.worker.channel_care import look_after
+from replyline.worker.deletions import delete_left_behind
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +48,7 @@ class Sweeper:
             try:
                 await self.sweep()
                 await look_after(self._app)
+                await delete_left_behind(self._app)
                 if time.monotonic() - self._purged_at > _PURGE_EVERY_S:
                     await self._clear_away()
                     self._purged_at = time.monotonic()
@@ -142,15 +143,10 @@ class Sweeper:
                 connection, parked_s=settings.park_statuses_s, unread_s=settings.keep_unread_callbacks_s
             )
             gone += await visitors.purge(connection)
-            old_files = await media.take_old(connection, keep_s=settings.keep_media_s)
-        for path in old_files:
-            await self._delete_file(path)
+            gone += await media.forget_old(connection, keep_s=settings.keep_media_s)
+            given_up = await deletions.give_up_sessions(connection)
+        for session, error in given_up:
+            log.error("deletions.session_given_up", session=session, error=error)
         trimmed = await self._app.broker.trim(DEAD_LETTER, keep=_NOTICES_KEPT)
         if gone or trimmed:
             log.info("sweeper.cleared_away", rows=gone, notices=trimmed)
-
-    async def _delete_file(self, path: str) -> None:
-        try:
-            await self._app.files.delete(path)
-        except FilesUnavailable as error:
-            log.error("sweeper.file_left_behind", path=path, error=str(error))

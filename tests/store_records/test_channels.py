@@ -3,7 +3,7 @@
 import pytest
 
 from replyline.store import channels
-from replyline.store.channels import ChannelRefused, ChannelTaken
+from replyline.store.channel_forms import ChannelRefused, ChannelTaken
 from replyline.store.database import Database
 from replyline.vault import UnreadableSecret, Vault
 from tests.make import CLOUD_SECRETS, VAULT, make_channel, make_chatbot, make_customer

@@ -67,5 +67,6 @@ async def test_a_file_that_no_message_came_for_is_forgotten_after_a_day(database
         await media.keep_upload(database, one)
     await scene.fetch("UPDATE media SET created_at = now() - interval '25 hours' WHERE id = $1", gone.id)
     async with database.connection() as connection:
-        assert await media.take_old(connection, keep_s=30 * 86400) == [gone.path]
+        assert await media.forget_old(connection, keep_s=30 * 86400) == 1
+    assert [row["path"] for row in await scene.fetch("SELECT path FROM files_to_delete")] == [gone.path]
     assert [row["id"] for row in await scene.fetch("SELECT id FROM media")] == [kept.id]

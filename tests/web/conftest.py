@@ -216,11 +216,11 @@ async def _prepare(door: Door, database: Database, standins: Standins) -> dict[s
     )
     number = {
         "access_token": "cloud-token",
-        "app_secret": "cloud-app-secret",
+        "app_secret": "cloud-app-secret-of-32-characters",
         "callback_url": f"{door.url}/callbacks/whatsapp-cloud/{cloud.channel_key}",
     }
     session = {
-        "secret": "qr-callback-secret",
+        "secret": "qr-callback-secret-of-32-characters",
         "token": "qr-gateway-token",
         "callback_url": f"{door.url}/callbacks/whatsapp-qr/{qr.channel_key}",
     }

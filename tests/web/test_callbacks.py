@@ -73,7 +73,7 @@ async def test_a_qr_message_is_kept(door: Door, qr: Channel, database: Database)
     assert (await post_qr(door, qr, qr_body(qr, "3EB0"))).json["duplicates"] == 1
 
 
-@pytest.mark.parametrize("secret", ["another-secret", "qr-callback-secret"])
+@pytest.mark.parametrize("secret", ["another-secret", "qr-callback-secret-of-32-characters"])
 async def test_a_callback_signed_with_another_secret_is_refused_and_not_kept(
     door: Door, cloud: Channel, database: Database, secret: str
 ) -> None:
@@ -208,7 +208,7 @@ async def test_what_is_said_of_another_number_counts_only_if_its_own_secret_sign
         database,
         await make_chatbot(database, (await make_customer(database)).id),
         "WHATSAPP_CLOUD",
-        secrets={"app_secret": "its-own-secret"},
+        secrets={"app_secret": "its-own-secret-of-32-characters-"},
     )
     bodies = [cloud_body(each, [cloud_text(f"wamid.{n}", str(n))]) for n, each in enumerate((cloud, sister, stranger))]
     entries = [entry for body in bodies for entry in msgspec.json.decode(body)["entry"]]

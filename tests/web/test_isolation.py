@@ -106,7 +106,7 @@ async def test_nothing_can_be_attached_to_what_is_another_customers(
             "chatbotId": chatbot,
             "kind": "WHATSAPP_CLOUD",
             "name": "x",
-            "externalId": "x",
+            "externalId": "106540352242922",
             "secrets": CLOUD_SECRETS,
         },
         "/v1/knowledge": {"chatbotId": chatbot, "title": "x", "content": "x"},

@@ -98,15 +98,23 @@ async def test_a_chatbot_that_cannot_be_is_refused(door: Door, key: str, change:
 
 
 @pytest.mark.parametrize(
-    ("kind", "config", "secrets", "path"),
+    ("kind", "external_id", "config", "secrets", "path"),
     [
-        ("WIDGET", {}, {}, None),
-        ("WHATSAPP_CLOUD", {}, CLOUD_SECRETS, "/callbacks/whatsapp-cloud/"),
-        ("WHATSAPP_QR", {"gateway_url": "http://127.0.0.1:9"}, QR_SECRETS, "/callbacks/whatsapp-qr/"),
+        ("WIDGET", None, {}, {}, None),
+        ("WHATSAPP_CLOUD", "106540352242922", {}, CLOUD_SECRETS, "/callbacks/whatsapp-cloud/"),
+        ("WHATSAPP_QR", "shop", {"gateway_url": "http://127.0.0.1:9"}, QR_SECRETS, "/callbacks/whatsapp-qr/"),
     ],
 )
 async def test_a_channel_of_each_kind_is_connected(
-    *, door: Door, key: str, kind: str, config: dict[str, str], secrets: dict[str, str], path: str | None
+    *,
+    door: Door,
+    key: str,
+    customer: Customer,
+    kind: str,
+    external_id: str | None,
+    config: dict[str, str],
+    secrets: dict[str, str],
+    path: str | None,
 ) -> None:
     bot = await door.call("POST", "/v1/chatbots", key=key, json={"name": "Bot"})
     body: dict[str, object] = {
@@ -116,14 +124,17 @@ async def test_a_channel_of_each_kind_is_connected(
         "config": config,
         "secrets": secrets,
     }
-    if kind != "WIDGET":
-        assert (await door.call("POST", "/v1/channels", key=key, json=body)).problem == (422, "refused")
-        body["externalId"] = "e-1"
-    made = await door.call("POST", "/v1/channels", key=key, json=body)
+    post = f"/v1/channels?customerId={customer.id}"
+    if kind == "WHATSAPP_CLOUD":
+        assert (await door.operator("POST", post, json=body)).problem == (422, "refused")
+    if external_id is not None:
+        body["externalId"] = external_id
+    made = await door.operator("POST", post, json=body)
     assert (made.status, made.json["hasSecrets"], made.json["config"]) == (201, True, config)
     assert made.json["callbackPath"] == (path and f"{path}{made.json['channelKey']}")
-    again = await door.call("POST", "/v1/channels", key=key, json={**body, "externalId": made.json["externalId"]})
-    assert again.problem == (409, "taken")
+    if external_id is not None:
+        assert made.json["externalId"] == external_id
+        assert (await door.operator("POST", post, json=body)).problem == (409, "taken")
     one = f"/v1/channels/{made.json['id']}"
     off = await door.call("PATCH", one, key=key, json={"enabled": False, "name": "renamed"})
     assert (off.json["enabled"], off.json["name"], off.json["config"]) == (False, "renamed", config)
@@ -134,8 +145,8 @@ async def test_a_channel_of_each_kind_is_connected(
 
 async def test_what_a_channel_lacks_is_named(door: Door, key: str) -> None:
     bot = await door.call("POST", "/v1/chatbots", key=key, json={"name": "Bot"})
-    body = {"chatbotId": bot.json["id"], "kind": "WHATSAPP_CLOUD", "name": "c", "externalId": "e-1"}
-    answer = await door.call("POST", "/v1/channels", key=key, json={**body, "secrets": {"app_secret": "a"}})
+    body = {"chatbotId": bot.json["id"], "kind": "WHATSAPP_CLOUD", "name": "c", "externalId": "106540352242922"}
+    answer = await door.call("POST", "/v1/channels", key=key, json={**body, "secrets": {"app_secret": "a" * 32}})
     assert answer.problem == (422, "refused")
     assert answer.json["detail"] == "WHATSAPP_CLOUD needs access_token, verify_token"
     unknown = await door.call("POST", "/v1/channels", key=key, json={**body, "config": {"colour": "red"}})
@@ -157,12 +168,12 @@ async def test_an_address_that_our_servers_call_is_for_the_operator_to_set(
             "chatbotId": made.json["id"],
             "kind": "WHATSAPP_CLOUD",
             "name": "c",
-            "externalId": "e-1",
+            "externalId": "106540352242922",
             "secrets": CLOUD_SECRETS,
             "config": {"graph_base": "http://127.0.0.1:6379"},
         }
         assert (await door.call("POST", "/v1/channels", key=key, json=channel)).problem == (403, "operator_only")
-        own = await door.call("POST", "/v1/channels", key=key, json={**channel, "config": {}})
+        own = await door.operator("POST", f"/v1/channels?customerId={customer.id}", json={**channel, "config": {}})
         assert own.status == 201
         moved = await door.call("PATCH", f"/v1/channels/{own.json['id']}", key=key, json={"config": channel["config"]})
         assert moved.problem == (403, "operator_only")

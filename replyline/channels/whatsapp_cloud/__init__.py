@@ -12,6 +12,7 @@ from replyline.channels.reading import is_id, part
 from replyline.channels.whatsapp_cloud import callbacks, media
 from replyline.channels.whatsapp_cloud.callbacks import verification
 from replyline.channels.whatsapp_cloud.errors import RULES, error_from
+from replyline.channels.whatsapp_cloud.file_hosts import FileHosts
 from replyline.channels.whatsapp_cloud.sends import (
     MAX_TEXT_CHARS,
     is_user_id,
@@ -22,9 +23,10 @@ from replyline.channels.whatsapp_cloud.sends import (
 from replyline.channels.whatsapp_text import split_text, whatsapp_text
 from replyline.contents import Template
 from replyline.errors import ChannelDown, Permanent, Temporary
+from replyline.external_ids import MEDIA_ID, PHONE_NUMBER_ID, IdKind
 from replyline.jobs import ChannelKind, MediaRef
 
-__all__ = ["MAX_TEXT_CHARS", "WhatsAppCloud", "verification"]
+__all__ = ["MAX_TEXT_CHARS", "WhatsAppCloud", "confirm_number", "verification"]
 
 _DAY_S = 86_400.0
 # WhatsApp Cloud API, "Throughput": 80 messages a second, in and out together; and one message in 6 s to one person, of which a
@@ -44,6 +46,10 @@ class _SentMessage(msgspec.Struct):
 
 class _SendAnswer(msgspec.Struct):
     messages: list[_SentMessage]
+
+
+class _Number(msgspec.Struct):
+    id: str
 
 
 class _NumberState(msgspec.Struct):
@@ -87,7 +93,7 @@ class WhatsAppCloud(Channel):
             return await self._post(account, message, message.also_to, http)
 
     async def _post(self, account: ChannelAccount, message: Outgoing, to: str, http: aiohttp.ClientSession) -> Accepted:
-        answer = await _graph(account, http, "POST", f"{account.external_id}/messages", message_body(message, to))
+        answer = await _graph(account, http, "POST", f"{_number(account)}/messages", message_body(message, to))
         return Accepted(_wamid(answer))
 
     def pace(self, account: ChannelAccount) -> Pace:
@@ -113,12 +119,12 @@ class WhatsAppCloud(Channel):
         """Mark the message read, and show typing; it ends by itself, with our message or after 25 seconds."""
         if sign.read_id is None or not sign.typing or account.config.get("signs_of_life") == "off":
             return False
-        await _graph(account, http, "POST", f"{account.external_id}/messages", sign_body(sign.read_id, typing=True))
+        await _graph(account, http, "POST", f"{_number(account)}/messages", sign_body(sign.read_id, typing=True))
         return True
 
     async def check(self, account: ChannelAccount, http: aiohttp.ClientSession) -> None:
         """Ask for the number's state: it must be CONNECTED (contracts §1.9)."""
-        answer = await _graph(account, http, "GET", f"{account.external_id}?fields=status", None)
+        answer = await _graph(account, http, "GET", f"{_number(account)}?fields=status", None)
         state = part(answer.body, _NumberState)
         if state is not None and state.status not in {None, "CONNECTED"}:
             raise ChannelDown(f"the number is {state.status}", reason=RULES[133010].reason)
@@ -127,10 +133,36 @@ class WhatsAppCloud(Channel):
         self, account: ChannelAccount, media_ref: MediaRef, http: aiohttp.ClientSession
     ) -> AsyncIterator[bytes]:
         """Ask for the file's address, then for the file (contracts §1.4)."""
-        path = f"{media_ref.provider_id}?phone_number_id={account.external_id}"
+        path = f"{_in_url(MEDIA_ID, media_ref.provider_id, 'media_id')}?phone_number_id={_number(account)}"
         url, token = _address(account, path)
-        async for chunk in media.fetch(account, media_ref, http, url, token):
+        hosts = FileHosts(url, tuple(account.config.get("media_hosts", "").split()))
+        async for chunk in media.fetch(media_ref, http, url, token, hosts):
             yield chunk
+
+
+async def confirm_number(account: ChannelAccount, http: aiohttp.ClientSession) -> None:
+    """Ask Meta whether the account's token may read the account's number: who has no such token cannot claim it.
+
+    Raises:
+        Permanent, ChannelDown: it may not.
+        Temporary, RateLimited: Meta does not say.
+    """
+    answer = await _graph(account, http, "GET", f"{_number(account)}?fields=id", None)
+    read = part(answer.body, _Number)
+    if read is None or read.id != account.external_id:
+        raise Permanent("Meta's answer is not about this number", reason="number_unknown")
+
+
+def _number(account: ChannelAccount) -> str:
+    return _in_url(PHONE_NUMBER_ID, account.external_id, "channel_misconfigured")
+
+
+def _in_url(kind: IdKind, value: str, reason: str) -> str:
+    """The id for a path or a query of Graph's: one that is more than an id could name any object that the token may read."""
+    try:
+        return kind.in_url(value)
+    except ValueError as error:
+        raise Permanent(str(error), reason=reason) from error
 
 
 async def _graph(

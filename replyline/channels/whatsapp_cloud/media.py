@@ -9,14 +9,15 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import msgspec
+from yarl import URL
 
-from replyline.channels.contract import ChannelAccount
 from replyline.channels.http_call import Answer, call, no_answer
 from replyline.channels.reading import part
 from replyline.channels.whatsapp_cloud.errors import error_from
+from replyline.channels.whatsapp_cloud.file_hosts import FileHosts
 from replyline.errors import ChannelDown, JobError, Permanent, Temporary
 from replyline.jobs import MediaRef
-from replyline.webhooks import retry_after_s
+from replyline.webhooks import RefusedAddress, retry_after_s
 
 _MB = 1_000_000
 MAX_BYTES = {"image": 5 * _MB, "audio": 16 * _MB, "video": 16 * _MB, "document": 100 * _MB, "sticker": 500_000}
@@ -30,6 +31,7 @@ _TYPES = {
 }
 _CHUNK_BYTES = 65_536
 _REDIRECTS = 3
+_REDIRECTED = frozenset({301, 302, 303, 307, 308})
 
 
 class _Media(msgspec.Struct):
@@ -40,12 +42,12 @@ class _Media(msgspec.Struct):
 
 
 async def fetch(
-    account: ChannelAccount, media: MediaRef, http: aiohttp.ClientSession, url: str, token: str
+    media: MediaRef, http: aiohttp.ClientSession, url: str, token: str, hosts: FileHosts
 ) -> AsyncIterator[bytes]:
-    """The file, piece by piece; `url` is where Graph describes it.
+    """The file, piece by piece; `url` is where Graph describes it, `hosts` are where its bytes may be.
 
     Raises:
-        Permanent: it is gone, too large, of another type than its kind, or not what its hash says.
+        Permanent: it is gone, too large, of another type than its kind, or its address leads elsewhere than to Meta.
         Temporary, RateLimited: as Graph says; a channel that is down may be well again within the days of the job's retries.
     """
     headers = {"Authorization": f"Bearer {token}"}
@@ -53,17 +55,16 @@ async def fetch(
     if answer.status != 200:
         raise _about_the_file(error_from(answer))
     described = part(answer.body, _Media)
-    if described is None or not described.url.startswith(("https://", "http://")):
+    address = _address(described.url) if described is not None else None
+    if described is None or address is None:
         raise Temporary("Meta's answer names no address of the file", reason="unreadable_answer")
     limit = MAX_BYTES.get(media.kind, MAX_BYTES["document"])
     _check_type(media.kind, described.mime_type or media.mime_type)
     if (size := _size(described.file_size)) is not None and size > limit:
         raise Permanent(f"a {media.kind} of {size} bytes: at most {limit} are taken", reason="media_too_large")
-    if url.startswith("https://") and not described.url.startswith("https://"):
-        raise Permanent("the file's address is not https: the token does not go there", reason="media_address")
     digest = hashlib.sha256()
     received = 0
-    async for chunk in _download(http, described.url, headers):
+    async for chunk in _download(http, address, headers, hosts):
         received += len(chunk)
         if received > limit:
             raise Permanent(f"more than the {limit} bytes that a {media.kind} may have", reason="media_too_large")
@@ -102,15 +103,42 @@ def _is_hash(digest: "hashlib._Hash", wanted: str) -> bool:
     return wanted.lower() == digest.hexdigest() or wanted == base64.b64encode(digest.digest()).decode()
 
 
-async def _download(http: aiohttp.ClientSession, url: str, headers: dict[str, str]) -> AsyncIterator[bytes]:
+async def _download(
+    http: aiohttp.ClientSession, address: URL, headers: dict[str, str], hosts: FileHosts
+) -> AsyncIterator[bytes]:
+    """Follows redirects by hand: every address is checked, and only the first one's host gets the token."""
     try:
-        async with http.get(url, headers=headers, max_redirects=_REDIRECTS) as response:
-            if response.status != 200:
-                raise _refusal(response)
-            async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-                yield chunk
-    except (aiohttp.ClientError, TimeoutError) as error:
+        for _ in range(_REDIRECTS + 1):
+            hosts.check(address)
+            async with http.get(address, headers=headers, allow_redirects=False) as response:
+                if response.status not in _REDIRECTED:
+                    if response.status != 200:
+                        raise _refusal(response)
+                    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+                        yield chunk
+                    return
+                target = _address(response.headers.get("Location", ""), address)
+            if target is None:
+                raise Temporary("the file's address leads nowhere", reason="media_address")
+            if target.origin() != address.origin():
+                headers = {}
+            address = target
+    except (aiohttp.ClientError, OSError) as error:  # TimeoutError is one of the latter
+        if isinstance(error, RefusedAddress) or isinstance(error.__cause__, RefusedAddress):
+            raise Permanent("the file's address leads to a private or local address", reason="media_address") from error
+        if not isinstance(error, aiohttp.ClientError | TimeoutError):
+            raise Temporary("the file's address cannot be reached", reason="connection") from error
         raise no_answer(error, "the file's address") from error
+    raise Temporary(f"the file's address leads on more than {_REDIRECTS} times", reason="media_address")
+
+
+def _address(text: str, base: URL | None = None) -> URL | None:
+    """`text` as an address that can be called; None where it is none."""
+    try:
+        read = URL(text) if base is None else base.join(URL(text))
+    except ValueError:
+        return None
+    return read if text and read.scheme in {"http", "https"} and read.host else None
 
 
 def _refusal(response: aiohttp.ClientResponse) -> Exception:

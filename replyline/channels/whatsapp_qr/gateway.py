@@ -1,7 +1,6 @@
 """Calls of the gateway: what it is asked, and what its refusals mean (docs/qr-gateway.md, "Calls" and "Errors")."""
 
 from collections.abc import Mapping
-from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -10,6 +9,7 @@ from replyline.channels.contract import ChannelAccount
 from replyline.channels.http_call import Answer, call
 from replyline.channels.reading import part
 from replyline.errors import ChannelDown, JobError, Permanent, RateLimited, Temporary
+from replyline.external_ids import SESSION
 
 _DEFAULT_WAIT_S = 5.0
 _LONGEST_WAIT_S = 3600.0
@@ -109,6 +109,19 @@ async def change_session(account: ChannelAccount, http: aiohttp.ClientSession, c
     return _session(await ask(account, http, "POST", f"/{change}", {}))
 
 
+async def delete_session(account: ChannelAccount, http: aiohttp.ClientSession) -> None:
+    """Let the gateway forget the account's session with its login; one that it does not know is forgotten already.
+
+    Raises:
+        JobError: it did not.
+    """
+    try:
+        await ask(account, http, "DELETE", "", None)
+    except ChannelDown as error:
+        if error.reason != "session_unknown":
+            raise
+
+
 def _session(answer: Answer) -> Session:
     read = part(answer.body, Session)
     if read is None:
@@ -133,11 +146,15 @@ async def ask(
     url = account.config.get("gateway_url")
     if not url:
         raise Permanent("the channel has no gateway_url", reason="channel_misconfigured")
+    try:
+        session = SESSION.in_url(account.external_id)
+    except ValueError as error:
+        raise Permanent(str(error), reason="channel_misconfigured") from error
     token = account.secrets.get("gateway_token")
     answer = await call(
         http,
         "the QR gateway",
-        f"{url.rstrip('/')}/v1/sessions/{quote(account.external_id, safe='')}{path}",
+        f"{url.rstrip('/')}/v1/sessions/{session}{path}",
         body=None if body is None else msgspec.json.encode(body),
         headers={
             "Content-Type": "application/json",
