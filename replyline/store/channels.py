@@ -21,6 +21,7 @@ from replyline.store.channel_forms import (
     check_names,
 )
 from replyline.store.database import Connection, Database
+from replyline.store.deletions import delete_with_all
 from replyline.vault import Vault
 
 
@@ -223,8 +224,7 @@ async def _change(connection: Connection, vault: Vault, old: Channel, changes: C
 
 async def delete(db: Database, channel_id: uuid.UUID, *, customer_id: uuid.UUID) -> bool:
     """Delete the channel with its conversations; False where the customer has no such one."""
-    async with db.connection() as connection:
-        return await connection.fetchval(_DELETE, channel_id, customer_id) is not None
+    return await delete_with_all(db, _DELETE, channel_id, customer_id)
 
 
 async def find(db: Database, channel_id: uuid.UUID) -> Channel | None:

@@ -11,6 +11,7 @@ import msgspec
 
 from replyline.ids import new_id
 from replyline.store.database import Database
+from replyline.store.deletions import delete_with_all
 from replyline.vault import Vault
 
 
@@ -172,8 +173,7 @@ async def update(
 
 async def delete(db: Database, chatbot_id: uuid.UUID, *, customer_id: uuid.UUID) -> bool:
     """Delete the chatbot with its channels, conversations and knowledge; False where the customer has no such one."""
-    async with db.connection() as connection:
-        return await connection.fetchval(_DELETE, chatbot_id, customer_id) is not None
+    return await delete_with_all(db, _DELETE, chatbot_id, customer_id)
 
 
 def _columns(changes: ChatbotChanges, vault: Vault) -> str:

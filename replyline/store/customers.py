@@ -11,6 +11,7 @@ import msgspec
 
 from replyline.ids import new_id
 from replyline.store.database import Database
+from replyline.store.deletions import delete_with_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,5 +78,4 @@ async def update(db: Database, *, customer_id: uuid.UUID, changes: CustomerChang
 
 async def delete(db: Database, *, customer_id: uuid.UUID) -> bool:
     """Delete the customer with everything of theirs; False where there is none."""
-    async with db.connection() as connection:
-        return await connection.fetchval(_DELETE, customer_id) is not None
+    return await delete_with_all(db, _DELETE, customer_id)

@@ -1,18 +1,21 @@
 """Deletions that outlast their rows: files of media, and sessions at gateways; triggers note them with the row's own deletion."""
 
+import asyncio
+import random
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
-from replyline.store.database import Connection, Database
+from replyline.store.database import Connection, Database, StoreBusy
 from replyline.vault import Vault
 
 # A try takes less than its claim: another process takes the row up again only if this one died.
 _CLAIM_S = 120.0
 _LONGEST_WAIT_S = 3600.0
 _KEEP_TRYING_S = 30 * 86_400.0
+_DEADLOCKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,21 @@ class SessionToDelete:
         if self.secrets_sealed is None:
             return {}
         return msgspec.json.decode(vault.open(self.secrets_sealed).encode(), type=dict[str, str])
+
+
+async def delete_with_all(db: Database, statement: str, *values: object) -> bool:
+    """Run a DELETE that reaches many tables and returns what it deleted; whether it deleted anything.
+
+    What is at work on these rows takes locks in other orders: after a deadlock it is tried again, three times.
+    """
+    for _ in range(_DEADLOCKS):
+        try:
+            async with db.connection() as connection:
+                return await connection.fetchval(statement, *values) is not None
+        except StoreBusy:
+            await asyncio.sleep(random.uniform(0.05, 0.2))
+    async with db.connection() as connection:
+        return await connection.fetchval(statement, *values) is not None
 
 
 _CLAIM_FILES = """

@@ -11,6 +11,7 @@ from replyline.errors import JobError
 from replyline.files import FilesUnavailable
 from replyline.redaction import redact
 from replyline.store import deletions
+from replyline.store.database import StoreUnavailable
 from replyline.store.deletions import SessionToDelete
 from replyline.vault import UnreadableSecret
 
@@ -20,6 +21,22 @@ _FILES = 200
 _ROUNDS = 5
 _FILES_AT_ONCE = 20
 _SESSIONS = 20
+
+
+class Deletions:
+    """Looks every few seconds. Not part of the sweeper, which must not wait for a gateway or a bucket."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def run(self) -> None:
+        """Delete what is due until cancelled; an absent store is waited for. Any other error is raised."""
+        while True:
+            try:
+                await delete_left_behind(self._app)
+            except StoreUnavailable as error:
+                log.warning("deletions.store_away", error=str(error))
+            await asyncio.sleep(self._app.settings.sweep_every_s)
 
 
 async def delete_left_behind(app: App) -> None:

@@ -13,6 +13,7 @@ from replyline.app import App
 from replyline.broker import Handler, Worker
 from replyline.jobs import Job
 from replyline.processors import PROCESSORS, Processor
+from replyline.worker.deletions import Deletions
 from replyline.worker.execute import Executor
 from replyline.worker.sweeper import Sweeper
 
@@ -63,7 +64,12 @@ async def work(
         BackgroundTaskFailed: a background task failed again and again; what ran was drained all the same.
     """
     workers = make_workers(app, queues, concurrency)
-    sweeping = app.supervisor.start("sweeper", Sweeper(app).run, vital=False) if sweep else None
+    background = []
+    if sweep:
+        background = [
+            app.supervisor.start("sweeper", Sweeper(app).run, vital=False),
+            app.supervisor.start("deletions", Deletions(app).run, vital=False),
+        ]
     try:
         async with asyncio.TaskGroup() as running:
             for worker, queue in zip(workers, queues, strict=True):
@@ -71,11 +77,11 @@ async def work(
             log.info("worker.started", queues=list(queues))
             await app.supervisor.until(stop)
             log.info("worker.draining", running=sum(worker.running for worker in workers), for_s=app.settings.drain_s)
-            if sweeping is not None:
-                await sweeping.stop()
+            for task in background:
+                await task.stop()
             await asyncio.gather(*(worker.close(app.settings.drain_s) for worker in workers))
     finally:
-        if sweeping is not None:
-            await sweeping.stop()
+        for task in background:
+            await task.stop()
     log.info("worker.stopped")
     app.supervisor.check()

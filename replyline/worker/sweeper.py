@@ -17,7 +17,6 @@ from replyline.store.database import StoreUnavailable
 from replyline.store.outbox import Outbox
 from replyline.store.sweep import DueJob, LostJob, alone, due_jobs, purge, purge_callbacks, republish
 from replyline.worker.channel_care import look_after
-from replyline.worker.deletions import delete_left_behind
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +47,6 @@ class Sweeper:
             try:
                 await self.sweep()
                 await look_after(self._app)
-                await delete_left_behind(self._app)
                 if time.monotonic() - self._purged_at > _PURGE_EVERY_S:
                     await self._clear_away()
                     self._purged_at = time.monotonic()
