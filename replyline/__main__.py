@@ -1,6 +1,6 @@
 """`python -m replyline`: the command."""
 
-from replyline.cli import main
+from replyline.entry import main
 
 if __name__ == "__main__":
     main()

@@ -12,9 +12,11 @@ from replyline import metrics, webhooks
 from replyline.broker import Broker, BrokerUnavailable, CommandRefused, Told, WrongDeployment
 from replyline.channels import ChannelAccount
 from replyline.files import Files
+from replyline.health import Health
 from replyline.http_sessions import open_call_session, open_media_session
 from replyline.ids import new_id
 from replyline.jobs import ANY_JOB, DEAD_LETTER, ChannelKind, IncomingMessageJob
+from replyline.joining import Joining, known_deployment
 from replyline.live import CLOSED, LiveEvent, encode_event
 from replyline.produced import Produced
 from replyline.providers import Provider, open_provider
@@ -55,6 +57,8 @@ class App:
         broker: Broker,
         publisher: Publisher,
         supervisor: Supervisor,
+        health: Health,
+        joining: Joining,
         http: aiohttp.ClientSession,
         webhook_http: aiohttp.ClientSession,
         media_http: aiohttp.ClientSession,
@@ -65,6 +69,8 @@ class App:
         self.broker = broker
         self.publisher = publisher
         self.supervisor = supervisor
+        self.health = health
+        self.joining = joining
         self.http = http
         self.webhook_http = webhook_http
         self.media_http = media_http
@@ -305,10 +311,11 @@ class App:
 
 
 @asynccontextmanager
-async def open_app(settings: Settings) -> AsyncIterator[App]:
+async def open_app(settings: Settings, *, or_later: bool = False) -> AsyncIterator[App]:
     """Open everything that `settings` names; closed in the opposite order, what waits to be published first.
 
-    Redis may be away: the door works without it, and workers wait for it.
+    Redis may be away: the door works without it, and workers wait for it. With `or_later` Postgres may be away as well: what
+    needs it raises StoreUnavailable until it is there.
 
     Raises:
         SettingsError: DATABASE_URL or the Redis of the environment is missing, a value is malformed, or the Redis belongs to
@@ -325,13 +332,14 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
     supervisor = Supervisor()
     async with AsyncExitStack() as stack:
         database = Database(settings.database_url, pool_size=settings.database_pool)
-        await database.open()
+        await database.open(or_later=or_later)
         stack.push_async_callback(database.close)
+        deployment = await (known_deployment if or_later else deployment_id)(database)
         try:
             broker = Broker(
                 redis_url,
                 prefix=settings.prefix,
-                deployment=await deployment_id(database),
+                deployment=deployment,
                 supervisor=supervisor,
             )
         except ValueError as error:
@@ -341,8 +349,11 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         if isinstance(broker.failure, WrongDeployment):
             raise SettingsError(str(broker.failure))
         publisher = Publisher(broker, settings.spec, supervisor)
-        publisher.start()
+        joining = Joining(database, broker, publisher, supervisor)
+        (joining.join_later if or_later and deployment is None else joining.join_at_once)()
         stack.push_async_callback(publisher.close)
+        health = Health(database, broker, publisher, supervisor, patience_s=settings.not_ready_after_s)
+        stack.push_async_callback(health.close)
         http = await stack.enter_async_context(open_call_session(settings))
         media_http = await stack.enter_async_context(open_media_session(settings))
         webhook_http = await stack.enter_async_context(
@@ -357,6 +368,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             broker=broker,
             publisher=publisher,
             supervisor=supervisor,
+            health=health,
+            joining=joining,
             http=http,
             webhook_http=webhook_http,
             media_http=media_http,

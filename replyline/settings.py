@@ -17,6 +17,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from replyline.queues import SPECS, QueueSpec
 from replyline.setting_groups.channels import ChannelSettings
 from replyline.setting_groups.http import HttpSettings
+from replyline.setting_groups.injected import is_injected
 from replyline.setting_groups.limits import CountLimit, QueueSettings
 from replyline.setting_groups.stores import StoreSettings
 from replyline.setting_groups.widget import WidgetSettings
@@ -131,8 +132,8 @@ def load(**overrides: object) -> Settings:
         SettingsError: a REPLYLINE_ name that does not exist (with the nearest that does), or a value that does not fit.
     """
     known = {_env_name(name) for name in Settings.model_fields}
-    for name in _replyline_names():
-        if name not in known and not name.startswith("REPLYLINE_QUEUES__"):
+    for name, value in _replyline_variables().items():
+        if name not in known and not is_injected(name, value) and not name.startswith("REPLYLINE_QUEUES__"):
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else "; `replyline settings` lists them all"
             raise SettingsError(f"{name} is not a setting{hint}")
@@ -158,9 +159,11 @@ def _env_name(field: str) -> str:
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"{_PREFIX}{field.upper()}"
 
 
-def _replyline_names() -> set[str]:
+def _replyline_variables() -> dict[str, str | None]:
     from_file = dotenv_values(".env") if Path(".env").is_file() else {}
-    return {name.upper() for name in (*os.environ, *from_file) if name.upper().startswith(_PREFIX)}
+    return {
+        name.upper(): value for name, value in {**from_file, **os.environ}.items() if name.upper().startswith(_PREFIX)
+    }
 
 
 def describe() -> list[tuple[str, str, str]]:

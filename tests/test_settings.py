@@ -114,3 +114,30 @@ def test_the_page_of_settings_lists_every_setting_with_its_default() -> None:
     for name, default, meaning in describe():
         shown = f"`{default}`" if default else ""
         assert f"| `{name}` | {shown} | {meaning} |" in page
+
+
+def test_variables_that_kubernetes_injects_for_services_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "REPLYLINE_SERVICE_HOST": "10.0.0.1",
+        "REPLYLINE_SERVICE_PORT": "8000",
+        "REPLYLINE_SERVICE_PORT_HTTP": "8000",
+        "REPLYLINE_PORT": "tcp://10.0.0.1:8000",
+        "REPLYLINE_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "REPLYLINE_PORT_8000_TCP_PROTO": "tcp",
+        "REPLYLINE_PORT_8000_TCP_PORT": "8000",
+        "REPLYLINE_PORT_8000_TCP_ADDR": "10.0.0.1",
+        "REPLYLINE_API_PORT": "tcp://10.0.0.2:80",
+        "REPLYLINE_METRICS_PORT": "tcp://10.0.0.3:9100",
+        "REDIS_PORT": "tcp://10.0.0.4:6379",
+        "REDIS_HOST": "redis",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = load()
+    assert (settings.port, settings.metrics_port) == (8000, None)
+    assert settings.external_redis_url == "redis://redis:6379/0"
+
+
+def test_a_port_that_is_no_number_is_refused_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLYLINE_PORT", "http")
+    with pytest.raises(SettingsError, match="REPLYLINE_PORT"):
+        load()

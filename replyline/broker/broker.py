@@ -78,6 +78,11 @@ class Broker:
         """Why there is no connection, while there is none: LoginRefused and WrongDeployment do not go away by themselves."""
         return self._connection.failure
 
+    async def belong_to(self, deployment: str) -> None:
+        """Use the keys from now on only if they are of that deployment; begins a new connection, which claims them."""
+        self._namespace = Namespace(self._prefix, deployment)
+        await self._connection.change_to(self._namespace)
+
     async def ping(self) -> None:
         """Ask whether Redis is there."""
         await self._connection.call("PING")

@@ -74,6 +74,13 @@ class Connection:
             self._wire = None
         self._ready.clear()
 
+    async def change_to(self, namespace: Namespace) -> None:
+        """Go on with other keys, on a new connection; what is pending fails."""
+        self.namespace = namespace
+        self._ready.clear()
+        if self._wire is not None:
+            await self._wire.close("begun anew for our deployment")
+
     @property
     def connected(self) -> bool:
         """Whether commands can be sent now."""

@@ -4,10 +4,15 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
+from collections.abc import Awaitable
 from enum import IntEnum
+from typing import TypeVar
 
 from replyline.settings import Settings, SettingsError, load
+
+Found = TypeVar("Found")
 
 
 class Exit(IntEnum):
@@ -29,6 +34,10 @@ class CommandFailed(Exception):
     def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
         super().__init__(message)
         self.code = code
+
+
+class Stopped(Exception):
+    """The process was told to stop while it was still starting."""
 
 
 def settings_here(**overrides: object) -> Settings:
@@ -79,3 +88,42 @@ def stop_on_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, received)
+
+
+async def unless(stop: asyncio.Event, starting: Awaitable[Found]) -> Found:
+    """What `starting` gives; where `stop` is set first, that is cancelled.
+
+    Raises:
+        Stopped: it was.
+    """
+    task = asyncio.ensure_future(starting)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if task.done() and not stop.is_set():  # what fails while it is stopped fails because of that
+            return task.result()
+    finally:
+        stopping.cancel()
+        task.cancel()
+        await asyncio.gather(task, stopping, return_exceptions=True)
+    raise Stopped
+
+
+def free_port(host: str, port: int) -> int:
+    """The port to listen on: the one asked for, or any for 0.
+
+    Raises:
+        CommandFailed: it cannot be listened on; another process does, also one that would share it, or the address is not ours.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise CommandFailed(
+                f"cannot listen on {host}:{port} ({error.strerror}): stop what does, or set REPLYLINE_PORT (0 picks a free "
+                "port) or REPLYLINE_HOST",
+                Exit.UNAVAILABLE,
+            ) from error
+        found: int = probe.getsockname()[1]
+        return found

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,10 +20,11 @@ from replyline.cli.demo import Demo, Telephone, prepare_demo
 from replyline.cli.gateway import NoGateway, find_gateway
 from replyline.cli.opening import run
 from replyline.cli.output import errors
-from replyline.cli.running import CommandFailed, Exit, stop_on_signals
+from replyline.cli.running import CommandFailed, Exit, Stopped, free_port, stop_on_signals, unless
 from replyline.embedded import DataFolder, EmbeddedPostgres, EmbeddedValkey
 from replyline.settings import Settings, load, open_vault
 from replyline.store.migrate import migrate
+from replyline.vault import Vault
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +73,8 @@ class _Start:
             self._settings.ready_file.unlink(missing_ok=True)  # of a run that was killed
             try:
                 await self._run_servers()
+            except Stopped:
+                errors.print("Stopped before it was up", style="dim")
             finally:
                 for server in (self._postgres, self._valkey):
                     if server is not None:
@@ -81,7 +83,8 @@ class _Start:
     async def _run_servers(self) -> None:
         settings = self._settings
         errors.print("Starting Replyline …", style="dim")
-        await asyncio.gather(*(server.start() for server in (self._valkey, self._postgres) if server is not None))
+        servers = [server.start() for server in (self._valkey, self._postgres) if server is not None]
+        await unless(self._stop, asyncio.gather(*servers))
         vault = open_vault(settings)  # makes the key on the first start, before a child could
         settings = load(
             **self._given,
@@ -91,22 +94,25 @@ class _Start:
         )
         if settings.database_url is None or settings.redis_url is None:
             raise RuntimeError("a server was started but has no address")
-        await asyncio.to_thread(migrate, settings.database_url)
-        port = _free_port(settings.host, settings.port)
+        await unless(self._stop, asyncio.to_thread(migrate, settings.database_url))
+        port = free_port(settings.host, settings.port)
         children = Children(settings, port=port, demo=self._with_demo)
         try:
-            telephone = await self._start_gateway(children)
-            demo = None
-            if self._with_demo:
-                urls = await children.start_standins(_COMING_UP_S)
-                demo = await prepare_demo(settings, vault, urls, telephone, api=f"http://{settings.host}:{port}")
-            await children.start_serving()
-            await self._until_ready(f"http://{settings.host}:{port}", children)
-            self._announce(settings, port, children, demo, telephone)
+            await unless(self._stop, self._come_up(settings, children, vault, port))
             await self._supervise(children)
         finally:
             self._settings.ready_file.unlink(missing_ok=True)
             await children.stop(settings.drain_s)
+
+    async def _come_up(self, settings: Settings, children: Children, vault: Vault, port: int) -> None:
+        telephone = await self._start_gateway(children)
+        demo = None
+        if self._with_demo:
+            urls = await children.start_standins(_COMING_UP_S)
+            demo = await prepare_demo(settings, vault, urls, telephone, api=f"http://{settings.host}:{port}")
+        await children.start_serving()
+        await self._until_ready(f"http://{settings.host}:{port}", children)
+        self._announce(settings, port, children, demo, telephone)
 
     async def _start_gateway(self, children: Children) -> Telephone | None:
         """The QR gateway, where Node is there; without it everything but real telephones works."""
@@ -124,7 +130,7 @@ class _Start:
         deadline = asyncio.get_running_loop().time() + _COMING_UP_S
         timeout = aiohttp.ClientTimeout(total=5)
         async with aiohttp.ClientSession(timeout=timeout) as http:
-            while not self._stop.is_set():
+            while True:
                 children.check_first_start()
                 with contextlib.suppress(
                     aiohttp.ClientError, TimeoutError
@@ -179,21 +185,6 @@ class _Start:
             with contextlib.suppress(TimeoutError):  # the usual case: nobody asked for the stop
                 await asyncio.wait_for(self._stop.wait(), timeout=0.5)
         errors.print("Stopping: finishing what runs …", style="dim")
-
-
-def _free_port(host: str, port: int) -> int:
-    """The port to listen on: the one asked for, if it is free, or any for 0."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise CommandFailed(
-                f"cannot listen on {host}:{port} ({error.strerror}): stop what does, or set REPLYLINE_PORT (0 picks a free port)",
-                Exit.UNAVAILABLE,
-            ) from error
-        found: int = probe.getsockname()[1]
-        return found
 
 
 def _write_private(file: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """`replyline worker`: the jobs of the queues, in a process of its own."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Annotated
 
 import typer
@@ -8,11 +9,11 @@ import typer
 from replyline import logs
 from replyline.app import open_app
 from replyline.cli.opening import run
-from replyline.cli.running import CommandFailed, Exit, settings_here, stop_on_signals
+from replyline.cli.running import CommandFailed, Exit, Stopped, settings_here, stop_on_signals, unless
 from replyline.jobs import QUEUE_NAMES
 from replyline.settings import Settings
 from replyline.worker.run import work
-from replyline.worker.status import serve_status
+from replyline.worker.status import PortTaken, serve_status
 
 
 def worker(
@@ -25,6 +26,8 @@ def worker(
     ] = None,
 ) -> None:
     """Run the jobs of the queues, in as many processes on as many machines as wanted.
+
+    Waits for Postgres and Redis where they are away.
 
     SIGTERM: fetches no more, finishes what runs (REPLYLINE_DRAIN_S seconds at most), hands back the rest and exits 0.
     A second signal ends it at once.
@@ -39,7 +42,16 @@ def worker(
 async def _worker(settings: Settings, queues: list[str], concurrency: dict[str, int]) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
-    async with open_app(settings) as app, serve_status(app):
+    async with AsyncExitStack() as opened:
+        try:
+            app = await unless(stop, opened.enter_async_context(open_app(settings, or_later=True)))
+            await opened.enter_async_context(serve_status(app))
+            app.health.start()
+            await unless(stop, app.joining.joined())
+        except PortTaken as error:
+            raise CommandFailed(str(error), Exit.UNAVAILABLE) from error
+        except Stopped:
+            return
         await work(app, queues=queues, concurrency=concurrency, stop=stop)
 
 

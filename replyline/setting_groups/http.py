@@ -2,8 +2,10 @@
 
 import ipaddress
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
+
+from replyline.setting_groups.injected import is_service_address
 
 
 class HttpSettings(BaseSettings):
@@ -26,6 +28,12 @@ class HttpSettings(BaseSettings):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="a worker's /metrics and /health; 0 picks a free port, unset none"
     )
+    not_ready_after_s: float = Field(
+        30.0,
+        ge=1,
+        le=86400,
+        description="Redis away, or jobs that do not get into it, for so long make /health/ready 503",
+    )
     http_connect_timeout_s: float = Field(5.0, gt=0, le=60, description="outgoing HTTP: time to connect")
     http_total_timeout_s: float = Field(20.0, gt=0, le=300, description="outgoing HTTP: time for the whole call")
     provider_timeout_s: float = Field(45.0, gt=0, le=600, description="time for one call of an AI provider")
@@ -33,6 +41,12 @@ class HttpSettings(BaseSettings):
     webhook_allow_private: bool = Field(
         False, description="let webhooks go to private and loopback addresses (demo, tests, intranets)"
     )
+
+    @field_validator("port", "metrics_port", mode="before")
+    @classmethod
+    def _port_is_no_service(cls, value: object, info: ValidationInfo) -> object:
+        """A Service of that name makes Kubernetes set the variable to its address: then it was not set by anybody."""
+        return cls.model_fields[str(info.field_name)].default if is_service_address(value) else value
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -2,8 +2,10 @@
 
 import re
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
+
+from replyline.setting_groups.injected import is_service_address
 
 _PREFIX = re.compile(r"(?=.{1,64}$)(?!:)[\w.:-]*(\{[\w.:-]+\})?[\w.:-]*(?<!:)", re.ASCII)
 
@@ -59,3 +61,9 @@ class StoreSettings(BaseSettings):
                 "a prefix is 1 to 64 letters, digits, _ . - and : (not at an end), with one pair of {braces} at most, as {bull}"
             )
         return value
+
+    @field_validator("redis_port", mode="before")
+    @classmethod
+    def _redis_port_is_no_service(cls, value: object, info: ValidationInfo) -> object:
+        """A Service of that name makes Kubernetes set the variable to its address: then it was not set by anybody."""
+        return cls.model_fields[str(info.field_name)].default if is_service_address(value) else value

@@ -2,16 +2,21 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import asyncpg
+import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
+log = structlog.get_logger(__name__)
+
 _ACQUIRE_TIMEOUT_S = 10.0
+_FULL_FOR_S = 10.0
 _COMMAND_TIMEOUT_S = 30.0
 
 LOCK_TIMEOUT_S = 1.0
@@ -82,17 +87,32 @@ class Database:
         self._url = url
         self._pool_size = pool_size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._full_at = -_FULL_FOR_S
 
-    async def open(self) -> None:
-        """Connect.
+    @property
+    def was_full(self) -> bool:
+        """Whether a statement found the server's disk full within the last seconds; reads work all the same then."""
+        return time.monotonic() - self._full_at < _FULL_FOR_S
+
+    async def open(self, *, or_later: bool = False) -> None:
+        """Connect; with `or_later`, a server that does not answer is connected to when it does.
 
         Raises:
             StoreUnavailable: the server does not answer.
         """
+        try:
+            await self._open(at_once=1)
+        except StoreUnavailable as error:
+            if not or_later:
+                raise
+            log.warning("postgres.away", error=str(error), hint="waiting for the server of DATABASE_URL")
+            await self._open(at_once=0)
+
+    async def _open(self, *, at_once: int) -> None:
         with _translated():
             self._pool = await asyncpg.create_pool(
                 self._url,
-                min_size=1,
+                min_size=at_once,
                 max_size=self._pool_size,
                 timeout=_ACQUIRE_TIMEOUT_S,
                 command_timeout=_COMMAND_TIMEOUT_S,
@@ -122,7 +142,11 @@ class Database:
             raise StoreUnavailable("the database is not open")
         with _translated():
             async with self._pool.acquire(timeout=_ACQUIRE_TIMEOUT_S) as connection:
-                yield connection
+                try:
+                    yield connection
+                except asyncpg.DiskFullError:
+                    self._full_at = time.monotonic()
+                    raise
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -5,6 +5,7 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import structlog
@@ -64,6 +65,10 @@ async def work(
         BackgroundTaskFailed: a background task failed again and again; what ran was drained all the same.
     """
     workers = make_workers(app, queues, concurrency)
+    for worker, queue in zip(workers, queues, strict=True):
+        app.health.expect_progress(f"fetching of {queue}", partial(_stuck_s, worker))
+    app.health.watch("fetching", lambda: _fetching_trouble(dict(zip(queues, workers, strict=True))))
+    app.health.start()
     background = []
     if sweep:
         background = [
@@ -85,3 +90,12 @@ async def work(
             await task.stop()
     log.info("worker.stopped")
     app.supervisor.check()
+
+
+def _stuck_s(worker: Worker) -> float:
+    return worker.stuck_s
+
+
+def _fetching_trouble(workers: Mapping[str, Worker]) -> str | None:
+    found = [f"{queue}: {worker.trouble}" for queue, worker in workers.items() if worker.trouble is not None]
+    return "; ".join(found) or None
