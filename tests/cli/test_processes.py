@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 import pytest
+import redis
 
 from replyline.app import open_app
 from replyline.cli.running import CommandFailed, Exit
@@ -110,7 +111,7 @@ async def test_a_process_that_is_stopped_while_it_loads_exits_0(run: Run, comman
     assert not process.told(f"{command}.started")
 
 
-async def test_a_worker_waits_for_postgres_and_says_so(run: Run, database_url: str) -> None:
+async def test_a_worker_waits_for_postgres_and_says_so(run: Run, database_url: str, valkey_url: str) -> None:
     port = free_port()
     async with FaultProxy(database_url) as postgres:
         postgres.refuse()
@@ -121,6 +122,8 @@ async def test_a_worker_waits_for_postgres_and_says_so(run: Run, database_url: s
         assert await _asked(port, "/health/live") == (200, {"status": "live"})
         assert worker.told("postgres.away")
         assert not worker.told("worker.started")
+        with redis.Redis.from_url(valkey_url) as client:
+            assert not client.exists("bull:replyline:deployment"), "nobody has said yet whose queues these are"
         postgres.accept()
         ready = await _until_answered(port, "/health/ready", 200)
         assert ready == {
@@ -131,6 +134,8 @@ async def test_a_worker_waits_for_postgres_and_says_so(run: Run, database_url: s
             "tasks": "ok",
             "fetching": "ok",
         }
+        with redis.Redis.from_url(valkey_url) as client:
+            assert client.exists("bull:replyline:deployment")
         assert await worker.terminate() == 0, worker.said
 
 

@@ -37,13 +37,13 @@ async def test_a_door_where_all_is_well_is_ready(door: Door) -> None:
 
 async def test_a_door_without_redis_is_ready_for_a_while_and_says_so(serve: Serve) -> None:
     async with serve(redis_url=f"redis://127.0.0.1:{free_port()}/0") as door:
-        said = await _until_ready_says(door, 200, redis="not connected")
+        said = await _until_ready_says(door, 200, redis="cannot connect")
         assert said == _WELL | {"redis": said["redis"]}
 
 
 async def test_a_door_without_redis_for_long_is_not_ready(serve: Serve) -> None:
     async with serve(redis_url=f"redis://127.0.0.1:{free_port()}/0", not_ready_after_s=1) as door:
-        await _until_ready_says(door, 503, redis="not connected", postgres="^ok$")
+        await _until_ready_says(door, 503, redis="cannot connect", postgres="^ok$")
 
 
 async def test_a_door_whose_jobs_do_not_get_into_redis_is_not_ready(serve: Serve, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ async def test_a_redis_that_became_a_replica_is_not_ok_though_it_answers(serve: 
     async with serve(redis_url=valkey.url, not_ready_after_s=1) as door:
         await _until_ready_says(door, 200)
         await door.app.broker.command("REPLICAOF", "127.0.0.1", str(free_port()))
-        await _until_ready_says(door, 503, redis="(?i)read.?only|not connected")
+        await _until_ready_says(door, 503, redis="(?i)read.?only|cannot connect")
         assert b"replyline_redis_up 0.0" in (await door.call("GET", "/metrics")).body
     await valkey.stop()
 

@@ -98,6 +98,7 @@ async def test_a_single_job_that_was_never_published_is_found_after_its_grace(
         async with database.connection() as connection:
             await connection.execute("UPDATE jobs SET run_at = now() - interval '6 s'")
         assert await sweeper.sweep() == 1
+        await until(lambda: not app.publisher.unpublished)
         assert await app.broker.states("incoming-messages", [f"{lost}-1"]) == ["prioritized"]
 
 
