@@ -13,7 +13,7 @@ UV_VERSION := 0.13.9
 TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 2 ] && echo $$n || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format gateway widget node chaos chaos-channels bench bench-callbacks bench-streams bench-queue lock clean
+.PHONY: help run test check format gateway widget reference node chaos chaos-channels bench bench-callbacks bench-streams bench-queue lock clean
 # The QR gateway is built where Node is new enough; without it everything but real telephones by QR works.
 GATEWAY := $(shell node -e 'process.exit(+(+process.versions.node.split(".")[0] < 20))' 2>/dev/null && command -v npm >/dev/null \
 	&& echo gateway/node_modules/.built)
@@ -62,6 +62,9 @@ bench-queue: $(STAMP) node ## the queue engine alone, beside BullMQ for Node and
 
 bench-streams: $(STAMP) ## a thousand open pages on one process: memory, latency, CPU, cuts and slow readers
 	$(BIN)/python -m bench.streams
+
+reference: $(STAMP) ## write docs/cli.md from the commands
+	$(BIN)/python -m replyline.cli.reference > docs/cli.md
 
 widget: widget/node_modules/.installed ## build the widget's script, replyline/web/static/widget.js, from widget/ (Node 20.19 or newer)
 	npm run build --silent --prefix widget

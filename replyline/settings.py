@@ -175,6 +175,19 @@ def describe() -> list[tuple[str, str, str]]:
     return rows
 
 
+def in_words(settings: Settings) -> dict[str, str]:
+    """Every setting's value in force, by its name; of a secret only whether it is set."""
+    words = {}
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        shown = "" if value is None else str(value)
+        words[_env_name(name)] = "(set)" if shown and not field.repr else shown
+    words[_env_name("queues")] = " ".join(
+        f"{queue}: {row.model_dump(exclude_none=True)}" for queue, row in settings.queues.items()
+    )
+    return words
+
+
 def open_vault(settings: Settings) -> Vault:
     """The vault of this deployment; in embedded mode its key is made in the data folder on first use (mode 0600).
 

@@ -17,6 +17,7 @@ from replyline.broker.contract import (
     PublicationsRefused,
     QueueCounts,
     Retry,
+    WorkerClient,
 )
 from replyline.broker.listening import Listening
 from replyline.broker.live import MOST_BYTES, Live, SoFar, Told, Written
@@ -55,6 +56,7 @@ __all__ = [
     "Throttle",
     "Told",
     "Worker",
+    "WorkerClient",
     "Written",
     "WrongDeployment",
 ]

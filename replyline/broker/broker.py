@@ -14,6 +14,7 @@ from replyline.broker.contract import (
     Publication,
     PublicationsRefused,
     QueueCounts,
+    WorkerClient,
 )
 from replyline.broker.endpoint import parse_endpoint
 from replyline.broker.keys import Keys, keys_of
@@ -231,6 +232,22 @@ class Broker:
     async def _pause(self, queue: str, source: str, target: str, event: str) -> None:
         names = self._of(queue).all(source, target, "meta", "prioritized", "events", "delayed", "marker")
         await self._connection.run(PAUSE.call(*names, event, "1"))
+
+    async def workers(self, queue: str) -> list[WorkerClient]:
+        """The workers that are connected for a queue, as BullMQ's `Queue.getWorkers` finds them: ours, and those of others.
+
+        Raises:
+            CommandRefused: this Redis user may not read the list of clients.
+        """
+        keys = self._of(queue)
+        listed = await self._connection.call("CLIENT", "LIST")
+        found = []
+        for line in listed.decode(errors="replace").splitlines() if isinstance(listed, bytes) else ():
+            fields = dict(field.partition("=")[::2] for field in line.split(" "))
+            worker = keys.worker_of(fields.get("name", ""))
+            if worker is not None:
+                found.append(WorkerClient(worker, fields.get("addr", ""), int(fields.get("age", 0))))
+        return sorted(found, key=lambda client: client.worker)
 
     async def drain(self, queue: str) -> None:
         """Remove what waits; what is delayed or active stays."""

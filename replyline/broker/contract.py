@@ -127,6 +127,15 @@ Handler: TypeAlias = Callable[[ActiveJob], Awaitable[Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerClient:
+    """A connected worker of one queue. `worker` is its name, empty for one that gave none; `connected_s` in seconds."""
+
+    worker: str
+    address: str
+    connected_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueueCounts:
     """How many jobs of one queue are in each state."""
 

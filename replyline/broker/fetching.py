@@ -40,6 +40,7 @@ class Fetcher:
         keys: Keys,
         commands: Ender,
         *,
+        worker: str,
         at_once: int,
         free: Callable[[], int],
         start: Callable[[Held], None],
@@ -52,7 +53,7 @@ class Fetcher:
         self._free = free
         self._start = start
         self._recover = recover
-        self._marker = MarkerWait(connection, keys)
+        self._marker = MarkerWait(connection, keys, worker=worker)
         self._freed = asyncio.Event()
         self._closing = asyncio.Event()
         self._away = False

@@ -1,6 +1,7 @@
 """Waiting for a queue's marker: the one blocking call of a worker, on a connection of its own."""
 
 import asyncio
+import contextlib
 
 from replyline.broker.connecting import connect
 from replyline.broker.connection import Connection
@@ -20,8 +21,9 @@ class MarkerWait:
     call then stays open, and the next wait goes on with it.
     """
 
-    def __init__(self, connection: Connection, keys: Keys) -> None:
+    def __init__(self, connection: Connection, keys: Keys, *, worker: str) -> None:
         self._connection = connection
+        self._name = keys.worker_client(worker)
         self._marker = keys["marker"]
         self._wire: Wire | None = None
         self._client_id = 0
@@ -77,6 +79,8 @@ class MarkerWait:
                 reply_timeout_s=_ASK_FOR_S + _ANSWER_GRACE_S,
             )
             self._client_id = answers[0] if isinstance(answers[0], int) else 0
+            with contextlib.suppress(CommandRefused):  # it only says who we are: a Redis user may not be allowed to
+                await self._wire.send(pack("CLIENT", "SETNAME", self._name))
         return self._wire
 
     def _score(self) -> float | None:

@@ -78,6 +78,7 @@ class Worker:
             connection,
             keys,
             self._commands,
+            worker=name,
             at_once=concurrency if rate_limit is None else rate_limit[0],
             free=lambda: self._concurrency - len(self._slots),
             start=self._start,

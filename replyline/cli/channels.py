@@ -22,6 +22,7 @@ from replyline.channels.whatsapp_qr.gateway import (
 )
 from replyline.cli.output import console, errors, print_json, print_record, print_rows
 from replyline.cli.records import (
+    AnyCustomer,
     AsJson,
     Customer,
     Id,
@@ -29,6 +30,7 @@ from replyline.cli.records import (
     Sure,
     ask,
     do,
+    do_for,
     found_or_fail,
     group,
     pairs,
@@ -37,7 +39,7 @@ from replyline.cli.records import (
 )
 from replyline.cli.running import CommandFailed, Exit, read_ready
 from replyline.errors import JobError
-from replyline.store import channels, unread
+from replyline.store import channels, operator, unread
 from replyline.store.channel_forms import FORMS
 from replyline.store.channels import ChannelChanges
 
@@ -91,9 +93,20 @@ def create_channel(
 
 
 @channels_group.command("list")
-def list_channels(customer: Customer, as_json: AsJson = False) -> None:
-    """List a customer's channels."""
-    found = do(lambda app: channels.list_page(app.database, customer_id=customer, limit=1000))
+def list_channels(
+    customer: AnyCustomer = None,
+    *,
+    unhealthy: Annotated[
+        bool, typer.Option("--unhealthy", help="Only those that cannot send, and since when.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 200,
+    as_json: AsJson = False,
+) -> None:
+    """List the channels of one customer, or those of all with their health: what has been unhealthy for longest is first."""
+    if customer is None or unhealthy:
+        _list_health(customer, unhealthy=unhealthy, limit=limit, as_json=as_json)
+        return
+    found = do(lambda app: channels.list_page(app.database, customer_id=customer, limit=limit))
     rows(
         found,
         ("id", "kind", "name", "external_id", "enabled", "health", "health_reason", "channel_key"),
@@ -102,11 +115,19 @@ def list_channels(customer: Customer, as_json: AsJson = False) -> None:
     )
 
 
+def _list_health(customer: uuid.UUID | None, *, unhealthy: bool, limit: int, as_json: bool) -> None:
+    found = do(
+        lambda app: operator.channels_health(app.database, customer_id=customer, unhealthy=unhealthy, limit=limit)
+    )
+    columns = ("id", "customer", "kind", "name", "health", "health_reason", "unhealthy_since")
+    rows(found, columns, "unhealthy channels" if unhealthy else "channels", as_json=as_json)
+
+
 @channels_group.command("show")
-def show_channel(record_id: Id, customer: Customer, as_json: AsJson = False) -> None:
+def show_channel(record_id: Id, customer: AnyCustomer = None, as_json: AsJson = False) -> None:
     """Show one channel and where its callbacks go; its secrets stay sealed."""
-    channel = found_or_fail(
-        do(lambda app: channels.get(app.database, record_id, customer_id=customer)), "channel", record_id
+    channel = do_for(
+        "channel", record_id, customer, lambda app, owner: channels.get(app.database, record_id, customer_id=owner)
     )
     callback = {"WHATSAPP_CLOUD": "whatsapp-cloud", "WHATSAPP_QR": "whatsapp-qr"}.get(channel.kind)
     path = None if callback is None else f"/callbacks/{callback}/{channel.channel_key}"
@@ -116,7 +137,7 @@ def show_channel(record_id: Id, customer: Customer, as_json: AsJson = False) -> 
 @channels_group.command("set")
 def set_channel(
     record_id: Id,
-    customer: Customer,
+    customer: AnyCustomer = None,
     *,
     name: Annotated[str | None, typer.Option()] = None,
     config: Pairs = None,
@@ -134,15 +155,22 @@ def set_channel(
         changes["secrets"] = pairs(secret, "--secret")
     if enabled is not None:
         changes["enabled"] = enabled
-    channel = do(lambda app: channels.update(app.database, app.vault, record_id, customer_id=customer, changes=changes))
-    print_record(plain(found_or_fail(channel, "channel", record_id)), as_json=as_json)
+    channel = do_for(
+        "channel",
+        record_id,
+        customer,
+        lambda app, owner: channels.update(app.database, app.vault, record_id, customer_id=owner, changes=changes),
+    )
+    print_record(plain(channel), as_json=as_json)
 
 
 @channels_group.command("delete")
-def delete_channel(record_id: Id, customer: Customer, yes: Sure = False) -> None:
+def delete_channel(record_id: Id, customer: AnyCustomer = None, yes: Sure = False) -> None:
     """Delete a channel with its conversations."""
     ask(f"Delete channel {record_id} with its conversations?", yes)
-    found_or_fail(do(lambda app: channels.delete(app.database, record_id, customer_id=customer)), "channel", record_id)
+    do_for(
+        "channel", record_id, customer, lambda app, owner: channels.delete(app.database, record_id, customer_id=owner)
+    )
 
 
 @channels_group.command("config")
@@ -156,26 +184,31 @@ def show_config(kind: Annotated[Kind, typer.Argument(case_sensitive=False)]) -> 
 
 
 @channels_group.command("resume")
-def resume_channel(record_id: Id, customer: Customer) -> None:
+def resume_channel(record_id: Id, customer: AnyCustomer = None) -> None:
     """Say that an unhealthy channel is mended: what it holds goes out, at the pace of its limits."""
 
-    async def work(app: App) -> bool:
-        found_or_fail(await channels.get(app.database, record_id, customer_id=customer), "channel", record_id)
-        return await app.heal_channel(record_id, customer_id=customer)
+    async def work(app: App, owner: uuid.UUID) -> str:
+        found_or_fail(await channels.get(app.database, record_id, customer_id=owner), "channel", record_id)
+        healed = await app.heal_channel(record_id, customer_id=owner)
+        return "the channel goes on" if healed else "the channel was healthy already"
 
-    healed = do(work)
-    console.print("the channel goes on" if healed else "the channel was healthy already", style="dim")
+    console.print(do_for("channel", record_id, customer, work), style="dim")
 
 
 @channels_group.command("unread")
 def list_unread(
     record_id: Id,
-    customer: Customer,
+    customer: AnyCustomer = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     as_json: AsJson = False,
 ) -> None:
     """Show callbacks that were not understood, newest first; they are kept for a week."""
-    found = do(lambda app: unread.list_page(app.database, customer_id=customer, channel_id=record_id, limit=limit))
+    found = do_for(
+        "channel",
+        record_id,
+        customer,
+        lambda app, owner: unread.list_page(app.database, customer_id=owner, channel_id=record_id, limit=limit),
+    )
     rows(found, ("received_at", "reason", "body"), "unread callbacks", as_json=as_json)
 
 
@@ -193,7 +226,7 @@ class Change(StrEnum):
 @channels_group.command("session")
 def session(
     record_id: Id,
-    customer: Customer,
+    customer: AnyCustomer = None,
     *,
     change: Annotated[Change | None, typer.Argument(help="Nothing: show it.")] = None,
     pair: Annotated[
@@ -206,10 +239,13 @@ def session(
     `start` shows the code to scan (WhatsApp, Linked devices) until the telephone is paired, for three minutes at most.
     """
     if change is Change.START and not as_json:
-        do(lambda app: _pair(app, record_id, customer, pair))
+        do_for("channel", record_id, customer, lambda app, owner: _pair(app, record_id, owner, pair))
         return
-    found = do(
-        lambda app: _with_account(app, record_id, customer, lambda account: _changed(app, account, change, pair))
+    found = do_for(
+        "channel",
+        record_id,
+        customer,
+        lambda app, owner: _with_account(app, record_id, owner, lambda account: _changed(app, account, change, pair)),
     )
     _show(found, as_json=as_json)
 
@@ -232,8 +268,8 @@ async def _start(app: App, account: ChannelAccount) -> Session:
     return await connect_session(account, app.http, callback_url=url, label=account.external_id)
 
 
-async def _pair(app: App, channel_id: uuid.UUID, customer: uuid.UUID, phone: str | None) -> None:
-    """Show each new code until the telephone is paired."""
+async def _pair(app: App, channel_id: uuid.UUID, customer: uuid.UUID, phone: str | None) -> bool:
+    """Show each new code until the telephone is paired; True then."""
     found = await _with_account(app, channel_id, customer, lambda account: _changed(app, account, Change.START, phone))
     shown = said = ""
     deadline = time.monotonic() + _PAIRING_S
@@ -250,6 +286,7 @@ async def _pair(app: App, channel_id: uuid.UUID, customer: uuid.UUID, phone: str
         await asyncio.sleep(_LOOK_EVERY_S)
         found = await _with_account(app, channel_id, customer, lambda account: show_session(account, app.http))
     console.print(f"paired with {found.phone or 'a telephone'}: the session is open", style="green")
+    return True
 
 
 async def _with_account(

@@ -128,6 +128,8 @@ class Children:
             "REPLYLINE_DATA": str(settings.data.absolute()),
             "REPLYLINE_PORT": str(self._port),
         }
+        if name == "api":
+            environment["REPLYLINE_ADMIN_KEY"] = settings.admin_key or ""
         if self._demo:  # the demo customer's endpoint is on loopback, which webhooks refuse otherwise
             environment["REPLYLINE_WEBHOOK_ALLOW_PRIVATE"] = "true"
         return self._start_command(name, [sys.executable, "-m", "replyline", *arguments], environment, stdout)

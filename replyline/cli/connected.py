@@ -12,12 +12,14 @@ from replyline import webhooks as webhook_rules
 from replyline.app import App
 from replyline.cli.output import print_record
 from replyline.cli.records import (
+    AnyCustomer,
     AsJson,
     Customer,
     Id,
     Sure,
     ask,
     do,
+    do_for,
     found_or_fail,
     group,
     plain,
@@ -69,45 +71,49 @@ def list_documents(
 
 
 @knowledge_group.command("show")
-def show_document(record_id: Id, customer: Customer, as_json: AsJson = False) -> None:
+def show_document(record_id: Id, customer: AnyCustomer = None, as_json: AsJson = False) -> None:
     """Show one document with its text."""
-    found = do(lambda app: knowledge.get(app.database, record_id, customer_id=customer))
-    document, content = found_or_fail(found, "document", record_id)
+    document, content = do_for(
+        "document", record_id, customer, lambda app, owner: knowledge.get(app.database, record_id, customer_id=owner)
+    )
     print_record({**plain(document), "content": content}, as_json=as_json)
 
 
 @knowledge_group.command("set")
 def set_document(
     record_id: Id,
-    customer: Customer,
     file: Annotated[Path, typer.Argument(help="What it says from now on.", exists=True, dir_okay=False)],
+    customer: AnyCustomer = None,
     as_json: AsJson = False,
 ) -> None:
     """Replace a document's text; it gets a new id."""
     content = text_of(f"@{file}")
 
-    async def work(app: App) -> object:
+    async def work(app: App, owner: uuid.UUID) -> object:
         document, _ = found_or_fail(
-            await knowledge.get(app.database, record_id, customer_id=customer), "document", record_id
+            await knowledge.get(app.database, record_id, customer_id=owner), "document", record_id
         )
-        await knowledge.delete(app.database, record_id, customer_id=customer)
+        await knowledge.delete(app.database, record_id, customer_id=owner)
         return await knowledge.add(
             app.database,
-            customer_id=customer,
+            customer_id=owner,
             chatbot_id=document.chatbot_id,
             title=document.title,
             content=content,
         )
 
-    print_record(plain(do(work)), as_json=as_json)
+    print_record(plain(do_for("document", record_id, customer, work)), as_json=as_json)
 
 
 @knowledge_group.command("delete")
-def delete_document(record_id: Id, customer: Customer, yes: Sure = False) -> None:
+def delete_document(record_id: Id, customer: AnyCustomer = None, yes: Sure = False) -> None:
     """Delete a document."""
     ask(f"Delete document {record_id}?", yes)
-    found_or_fail(
-        do(lambda app: knowledge.delete(app.database, record_id, customer_id=customer)), "document", record_id
+    do_for(
+        "document",
+        record_id,
+        customer,
+        lambda app, owner: knowledge.delete(app.database, record_id, customer_id=owner),
     )
 
 
@@ -146,16 +152,21 @@ def list_endpoints(customer: Customer, as_json: AsJson = False) -> None:
 
 
 @webhooks_group.command("show")
-def show_endpoint(record_id: Id, customer: Customer, as_json: AsJson = False) -> None:
+def show_endpoint(record_id: Id, customer: AnyCustomer = None, as_json: AsJson = False) -> None:
     """Show one endpoint; its secret stays sealed."""
-    endpoint = do(lambda app: webhooks.get(app.database, record_id, customer_id=customer))
-    print_record(plain(found_or_fail(endpoint, "webhook endpoint", record_id)), as_json=as_json)
+    endpoint = do_for(
+        "webhook endpoint",
+        record_id,
+        customer,
+        lambda app, owner: webhooks.get(app.database, record_id, customer_id=owner),
+    )
+    print_record(plain(endpoint), as_json=as_json)
 
 
 @webhooks_group.command("set")
 def set_endpoint(
     record_id: Id,
-    customer: Customer,
+    customer: AnyCustomer = None,
     *,
     url: Annotated[str | None, typer.Option()] = None,
     events: Events = None,
@@ -164,7 +175,7 @@ def set_endpoint(
 ) -> None:
     """Change an endpoint."""
 
-    async def work(app: App) -> object:
+    async def work(app: App, owner: uuid.UUID) -> object:
         changes: EndpointChanges = {}
         if url is not None:
             _check_url(url, app)
@@ -173,17 +184,21 @@ def set_endpoint(
             changes["events"] = _events(events)
         if enabled is not None:
             changes["enabled"] = enabled
-        found = await webhooks.update(app.database, record_id, customer_id=customer, changes=changes)
-        return found_or_fail(found, "webhook endpoint", record_id)
+        return await webhooks.update(app.database, record_id, customer_id=owner, changes=changes)
 
-    print_record(plain(do(work)), as_json=as_json)
+    print_record(plain(do_for("webhook endpoint", record_id, customer, work)), as_json=as_json)
 
 
 @webhooks_group.command("delete")
-def delete_endpoint(record_id: Id, customer: Customer, yes: Sure = False) -> None:
+def delete_endpoint(record_id: Id, customer: AnyCustomer = None, yes: Sure = False) -> None:
     """Delete an endpoint with its events."""
     ask(f"Delete webhook endpoint {record_id} with its events?", yes)
-    found_or_fail(do(lambda app: webhooks.delete(app.database, record_id, customer_id=customer)), "endpoint", record_id)
+    do_for(
+        "webhook endpoint",
+        record_id,
+        customer,
+        lambda app, owner: webhooks.delete(app.database, record_id, customer_id=owner),
+    )
 
 
 @webhooks_group.command("events")

@@ -1,9 +1,8 @@
-"""Following one message: send puts one in at the door and watches it to its reply, trace shows where one is and why."""
+"""`replyline send`: one message put in at the door and watched to its reply."""
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -14,17 +13,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from replyline.cli.opening import open_here, run
-from replyline.cli.output import console, print_json, seconds
+from replyline.cli.opening import run
+from replyline.cli.output import console, print_json
 from replyline.cli.running import CommandFailed, Exit, read_ready
+from replyline.cli.trace import stages
 from replyline.settings import Settings, load
-from replyline.store import timeline
-from replyline.store.timeline import Timeline, TimelineJob
+from replyline.store.timeline import Timeline
 
 _LOOK_EVERY_S = 0.1
 _LEAVING = ("QUEUED", "SENDING", "UNKNOWN")
 _FINAL = ("SENT", "DELIVERED", "READ")
-_STYLES = {"DONE": "green", "DEAD": "red", "WAITING": "yellow"}
 
 
 class ChannelName(StrEnum):
@@ -232,62 +230,6 @@ def _conclude(
     dead = [job for job in seen.jobs if job.state == "DEAD"]
     why = f"{dead[0].queue} was given up: {dead[0].reason}" if dead else "there is no reply"
     raise CommandFailed(f"{why}; `replyline dead-letters list` shows it" if dead else why)
-
-
-def trace(
-    message: Annotated[uuid.UUID, typer.Argument(help="The id of a message.", metavar="MESSAGE")],
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
-) -> None:
-    """Show where a message is and why: every job it caused, with waits, tries, errors and workers."""
-
-    async def read() -> Timeline | None:
-        async with open_here() as app:
-            return await timeline.trace(app.database, message, customer_id=None)
-
-    found = run(read())
-    if found is None:
-        raise CommandFailed(f"there is no message {message}", Exit.NOT_FOUND)
-    if as_json:
-        print_json(msgspec.to_builtins(found))
-        return
-    console.print(stages(found))
-    _print_errors(found.jobs)
-    for said in found.messages:
-        console.print(f"{said.direction.lower():9} {said.status:10} {said.id}", style="dim")
-
-
-def stages(seen: Timeline) -> Table:
-    """The jobs of a trace as people like to read them."""
-    table = Table("stage", "state", "waited", "ran", "tries", "why", box=None, header_style="bold", pad_edge=False)
-    for job in seen.jobs:
-        table.add_row(
-            job.queue,
-            Text(job.state, style=_STYLES[job.state]),
-            seconds(job.wait_s),
-            seconds(job.run_s),
-            str(job.attempts + 1) if job.state == "DONE" else str(job.attempts),
-            _why(job),
-        )
-    return table
-
-
-def _why(job: TimelineJob) -> str:
-    if job.state == "DEAD":
-        return f"given up: {job.reason}"
-    if job.state == "WAITING" and job.wait_reason:
-        return f"{job.wait_reason}{_until(job.run_at)}"
-    return job.errors[-1].message[:80] if job.errors else ""
-
-
-def _until(moment: datetime | None) -> str:
-    return f", until {moment:%H:%M:%S}" if moment else ""
-
-
-def _print_errors(jobs: Sequence[TimelineJob]) -> None:
-    for job in jobs:
-        for error in job.errors:
-            console.print(f"\n{job.queue}, try {error.attempt}, {error.at}, {error.worker}", style="bold")
-            console.print(Text(f"{error.reason}: {error.message}", style="red"))
 
 
 def _problem(raw: bytes) -> str:

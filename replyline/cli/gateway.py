@@ -56,6 +56,11 @@ def find_gateway(data: Path) -> Gateway:
     if node is None or _major(node) < _NODE_AT_LEAST:
         raise NoGateway(f"WhatsApp by QR needs Node {_NODE_AT_LEAST} or newer; everything else runs without")
     entry = _CHECKOUT / "dist" / "src" / "main.js"
+    if not (_CHECKOUT / "package.json").is_file():
+        raise NoGateway(
+            "the QR gateway is not in the package: run gateway/ of the source (its README says how) or Evolution API; "
+            "everything else runs without"
+        )
     if not entry.is_file():
         raise NoGateway("the QR gateway is not built: make gateway")
     folder = (data / "gateway").absolute()

@@ -14,17 +14,21 @@ from replyline.cli.opening import open_here, run
 from replyline.cli.output import print_record, print_rows
 from replyline.cli.running import CommandFailed, Exit
 from replyline.providers import PROVIDERS
-from replyline.store import api_keys, chatbots, customers
+from replyline.store import api_keys, chatbots, customers, operator
 from replyline.store.channel_forms import ChannelRefused
 from replyline.store.chatbots import ChatbotChanges, ChatbotRefused
 from replyline.store.customers import CustomerChanges
 from replyline.store.knowledge import DocumentRefused
+from replyline.store.operator import RecordKind
 from replyline.store.webhooks import EndpointRefused
 
 Result = TypeVar("Result")
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 Id = Annotated[uuid.UUID, typer.Argument(help="The id, as `list` shows it.", metavar="ID")]
 Customer = Annotated[uuid.UUID, typer.Option("--customer", help="Whose.", metavar="ID")]
+AnyCustomer = Annotated[
+    uuid.UUID | None, typer.Option("--customer", help="Only if it is this customer's.", metavar="ID")
+]
 Sure = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Pairs = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE")]
 
@@ -49,9 +53,31 @@ def do(work: Callable[[App], Awaitable[Result]]) -> Result:
         raise CommandFailed(str(error), Exit.WRONG_CALL) from error
 
 
+def do_for(
+    kind: RecordKind,
+    record_id: uuid.UUID,
+    customer: uuid.UUID | None,
+    work: Callable[[App, uuid.UUID], Awaitable[Result | None]],
+) -> Result:
+    """Work on one record as the customer whose it is; CommandFailed where there is none, or it is not `customer`'s."""
+
+    async def owned(app: App) -> Result | None:
+        return await work(app, await whose(app, kind, record_id, customer))
+
+    return found_or_fail(do(owned), kind, record_id)
+
+
+async def whose(app: App, kind: RecordKind, record_id: uuid.UUID, customer: uuid.UUID | None) -> uuid.UUID:
+    """The customer who was named or, as ids are the same nowhere twice, the one that the record belongs to."""
+    found = customer or await operator.customer_of(app.database, kind, record_id)
+    if found is None:
+        raise CommandFailed(f"there is no {kind} {record_id}", Exit.NOT_FOUND)
+    return found
+
+
 def found_or_fail(record: Result | None, what: str, record_id: uuid.UUID) -> Result:
     if record is None or record is False:
-        raise CommandFailed(f"there is no {what} {record_id} of that customer", Exit.NOT_FOUND)
+        raise CommandFailed(f"there is no {what} {record_id}", Exit.NOT_FOUND)
     return record
 
 
@@ -219,16 +245,18 @@ def list_chatbots(customer: Customer, as_json: AsJson = False) -> None:
 
 
 @chatbots_group.command("show")
-def show_chatbot(record_id: Id, customer: Customer, as_json: AsJson = False) -> None:
+def show_chatbot(record_id: Id, customer: AnyCustomer = None, as_json: AsJson = False) -> None:
     """Show one chatbot; its provider key stays sealed."""
-    chatbot = do(lambda app: chatbots.get(app.database, record_id, customer_id=customer))
-    print_record(plain(found_or_fail(chatbot, "chatbot", record_id)), as_json=as_json)
+    chatbot = do_for(
+        "chatbot", record_id, customer, lambda app, owner: chatbots.get(app.database, record_id, customer_id=owner)
+    )
+    print_record(plain(chatbot), as_json=as_json)
 
 
 @chatbots_group.command("set")
 def set_chatbot(
     record_id: Id,
-    customer: Customer,
+    customer: AnyCustomer = None,
     *,
     name: Annotated[str | None, typer.Option()] = None,
     instructions: Annotated[str | None, typer.Option(help="@FILE reads a file.")] = None,
@@ -261,15 +289,22 @@ def set_chatbot(
         changes["human_hold_s"] = human_hold
     if reference is not None:
         changes["external_reference"] = reference or None
-    chatbot = do(lambda app: chatbots.update(app.database, app.vault, record_id, customer_id=customer, changes=changes))
-    print_record(plain(found_or_fail(chatbot, "chatbot", record_id)), as_json=as_json)
+    chatbot = do_for(
+        "chatbot",
+        record_id,
+        customer,
+        lambda app, owner: chatbots.update(app.database, app.vault, record_id, customer_id=owner, changes=changes),
+    )
+    print_record(plain(chatbot), as_json=as_json)
 
 
 @chatbots_group.command("delete")
-def delete_chatbot(record_id: Id, customer: Customer, yes: Sure = False) -> None:
+def delete_chatbot(record_id: Id, customer: AnyCustomer = None, yes: Sure = False) -> None:
     """Delete a chatbot with its channels, conversations and knowledge."""
     ask(f"Delete chatbot {record_id} with its channels, conversations and knowledge?", yes)
-    found_or_fail(do(lambda app: chatbots.delete(app.database, record_id, customer_id=customer)), "chatbot", record_id)
+    do_for(
+        "chatbot", record_id, customer, lambda app, owner: chatbots.delete(app.database, record_id, customer_id=owner)
+    )
 
 
 def _chatbot_changes(  # noqa: PLR0917  one for each option, in their order

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Annotated
 import aiohttp
 import structlog
 import typer
-from rich.panel import Panel
 
 from replyline import logs
 from replyline.cli.children import Children
@@ -91,6 +91,7 @@ class _Start:
             redis_url=settings.external_redis_url or (self._valkey and self._valkey.url),
             database_url=settings.database_url or (self._postgres and self._postgres.url),
             secret_key=settings.secret_key or (settings.data / "secret.key").read_text(encoding="utf-8").strip(),
+            admin_key=settings.admin_key or _own_key(settings.data / "admin.key"),
         )
         if settings.database_url is None or settings.redis_url is None:
             raise RuntimeError("a server was started but has no address")
@@ -151,28 +152,35 @@ class _Start:
             "api": api,
             "redis_url": settings.redis_url,
             "database_url": settings.database_url,
+            "admin_key": settings.admin_key,
         }
         if telephone is not None:
             ready["gateway"] = {"url": telephone.gateway_url, "token": telephone.token}
-        lines = [f"API         {api}   (docs: {api}/docs, metrics: {api}/metrics)"]
+        lines = [f"API         {api}   (docs: /docs, metrics: /metrics)"]
         if demo is not None:
             ready |= {"standins": children.standins, "demo": demo.described()}
             lines += [
                 f"Look        {api}/demo   (the widget, two phones, and where the message is)",
                 'Try it      replyline send "What are your opening hours?"',
-                '            replyline send --channel WHATSAPP_CLOUD "Do you deliver on Sundays?"',
+                "            replyline send --channel WHATSAPP_CLOUD Hello",
                 "Then        replyline trace MESSAGE · replyline queues · replyline dead-letters list",
             ]
         if telephone is None:
             lines.append(f"Telephone   none: {self._without}")
         elif demo is not None:
-            pair = f"replyline channels session {demo.telephone_channel} --customer {demo.customer_id} start"
-            lines.append(f"Telephone   pair yours: {pair}")
+            lines += ["Telephone   pair yours:", f"replyline channels session {demo.telephone_channel} start"]
         else:
             lines.append(f"Telephone   QR gateway at {telephone.gateway_url}")
-        lines += [f"Data        {settings.data.absolute()}", "Stop        Ctrl-C"]
+        lines += [
+            f"Operator    key in {settings.data / 'ready.json'}: admin_key",
+            f"Data        {settings.data.absolute()}",
+        ]
+        lines.append("Stop        Ctrl-C")
         _write_private(self._settings.ready_file, json.dumps(ready, indent=2))
-        errors.print(Panel("\n".join(lines), title="Replyline is up", title_align="left", expand=False))
+        # No frame and no wrapping of ours: what is copied from a narrow terminal stays one command.
+        errors.print("\nReplyline is up", style="bold")
+        for line in lines:
+            errors.print(line, markup=False, highlight=False, soft_wrap=True)
 
     async def _supervise(self, children: Children) -> None:
         """Until the stop: what ends by itself is started again."""
@@ -185,6 +193,15 @@ class _Start:
             with contextlib.suppress(TimeoutError):  # the usual case: nobody asked for the stop
                 await asyncio.wait_for(self._stop.wait(), timeout=0.5)
         errors.print("Stopping: finishing what runs …", style="dim")
+
+
+def _own_key(file: Path) -> str:
+    """The operator's key of this data folder, made on the first start; readable by us only."""
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        _write_private(file, secrets.token_urlsafe(32))
+        return _own_key(file)
 
 
 def _write_private(file: Path, text: str) -> None:

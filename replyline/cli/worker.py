@@ -9,6 +9,7 @@ import typer
 from replyline import logs
 from replyline.app import open_app
 from replyline.cli.opening import run
+from replyline.cli.queues import check_queue
 from replyline.cli.running import CommandFailed, Exit, Stopped, settings_here, stop_on_signals, unless
 from replyline.jobs import QUEUE_NAMES
 from replyline.settings import Settings
@@ -58,20 +59,15 @@ async def _worker(settings: Settings, queues: list[str], concurrency: dict[str, 
 def _queues(text: str | None) -> list[str]:
     names = [name.strip() for name in text.split(",")] if text else list(QUEUE_NAMES)
     for name in names:
-        _known_queue(name)
+        check_queue(name)
     return names
-
-
-def _known_queue(name: str) -> None:
-    if name not in QUEUE_NAMES:
-        raise CommandFailed(f"no such queue: {name}; the queues are {', '.join(QUEUE_NAMES)}", Exit.WRONG_CALL)
 
 
 def _concurrency(pairs: list[str]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for pair in pairs:
         name, _, number = pair.partition("=")
-        _known_queue(name)
+        check_queue(name)
         if not number.isdecimal() or not 1 <= int(number) <= 10_000:
             raise CommandFailed(f"--concurrency reads queue=jobs (1 to 10000), not {pair!r}", Exit.WRONG_CALL)
         counts[name] = int(number)

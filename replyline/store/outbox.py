@@ -38,6 +38,8 @@ class Enqueue:
     parent_id: uuid.UUID | None = None
     dedupe_key: str | None = None
     lane_key: str | None = None
+    wait_reason: str | None = None
+    """Why it is not due before `delay_s` is over."""
     id: uuid.UUID = field(default_factory=new_id)
 
     def published(self) -> NewJob:
@@ -60,13 +62,14 @@ class Outbox:
 
 _INSERT = """
 INSERT INTO jobs (id, queue, name, payload, customer_id, conversation_id, message_id, trace_id, parent_id, dedupe_key,
-                  lane_key, priority, run_at)
+                  lane_key, priority, run_at, wait_reason, wait_since)
 SELECT id, queue, name, payload::jsonb, customer_id, conversation_id, message_id, trace_id, parent_id, dedupe_key,
-       lane_key, priority, now() + make_interval(secs => delay_s)
+       lane_key, priority, now() + make_interval(secs => delay_s), wait_reason,
+       CASE WHEN wait_reason IS NOT NULL THEN now() END
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::uuid[], $7::uuid[], $8::uuid[], $9::uuid[],
-            $10::text[], $11::text[], $12::int[], $13::float8[])
+            $10::text[], $11::text[], $12::int[], $13::float8[], $14::text[])
   AS new (id, queue, name, payload, customer_id, conversation_id, message_id, trace_id, parent_id, dedupe_key,
-          lane_key, priority, delay_s)
+          lane_key, priority, delay_s, wait_reason)
 ON CONFLICT (dedupe_key) WHERE dedupe_key IS NOT NULL DO NOTHING
 RETURNING id
 """
@@ -92,6 +95,7 @@ async def insert_jobs(connection: Connection, rows: Sequence[Enqueue], outbox: O
         [row.lane_key for row in rows],
         [row.priority for row in rows],
         [row.delay_s for row in rows],
+        [row.wait_reason for row in rows],
     )
     new_ids = {record["id"] for record in inserted}
     outbox.extend(new for new in published if new.id in new_ids)

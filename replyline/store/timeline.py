@@ -12,11 +12,24 @@ from replyline.store.database import Database
 from replyline.store.moves.setbacks import Failure
 
 _MOST_ROWS = 1000
+_UUID_CHARS = 36
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Why a job was not due yet, since when, and for how many seconds; the same reason several times in a row is one wait."""
+
+    reason: str
+    since: datetime
+    seconds: float
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineJob:
-    """One job of the trace. `wait_s` is from when it was due to when its last run began, `run_s` that run; both in seconds."""
+    """One job of the trace. `wait_s` is from when it was due to when its last run began, `run_s` that run; both in seconds.
+
+    `waits` are the newest ten reasons for which it was not due before, oldest first; what it waits for now is `wait_reason`.
+    """
 
     id: uuid.UUID
     queue: str
@@ -28,6 +41,8 @@ class TimelineJob:
     generation: int
     reason: str | None
     wait_reason: str | None
+    wait_since: datetime | None
+    waits: Sequence[Wait]
     errors: Sequence[Failure]
     worker: str | None
     created_at: datetime
@@ -47,6 +62,8 @@ class TimelineMessage:
     direction: str
     role: str
     status: str
+    synthetic: bool
+    """Said by the system and not by a model or a human: the fallback text, say."""
     seq: int
     error_reason: str | None
     created_at: datetime
@@ -82,6 +99,8 @@ class Timeline:
     trace_id: uuid.UUID
     message_id: uuid.UUID
     customer_id: uuid.UUID
+    owner: str | None
+    """Who answers in the conversation now; None before the message has reached one."""
     jobs: Sequence[TimelineJob]
     messages: Sequence[TimelineMessage]
     webhook_events: Sequence[TimelineEvent]
@@ -113,7 +132,8 @@ WITH traces AS (
       AND (j.payload ->> 'afterSeq')::bigint < $4 AND (j.payload ->> 'throughSeq')::bigint >= $4
 ), found AS (
     SELECT j.id, j.queue, j.state, j.parent_id, j.message_id, j.conversation_id, j.attempts, j.generation, j.reason,
-           j.wait_reason, j.errors, j.worker, j.created_at, nullif(j.run_at, 'infinity') AS run_at, j.started_at, j.finished_at,
+           j.wait_reason, j.wait_since, j.waits, j.errors, j.worker, j.created_at, nullif(j.run_at, 'infinity') AS run_at,
+           j.started_at, j.finished_at,
            CASE WHEN j.run_at = 'infinity' THEN extract(epoch FROM now() - j.created_at)
                 WHEN j.finished_at IS NULL THEN greatest(0, extract(epoch FROM now() - j.run_at))
                 ELSE greatest(0, extract(epoch FROM coalesce(j.started_at, j.finished_at) - j.run_at)) END AS wait_s,
@@ -121,8 +141,8 @@ WITH traces AS (
            CASE WHEN j.queue = 'webhook-delivery' THEN (j.payload ->> 'eventId')::uuid END AS event_id
     FROM jobs j WHERE j.trace_id IN (SELECT trace_id FROM traces) AND j.customer_id = $2 ORDER BY j.id LIMIT $5
 ), said AS (
-    SELECT m.id, m.direction, m.role, m.status, m.seq, m.error_reason, m.created_at, m.sent_at, m.delivered_at, m.read_at,
-           m.failed_at, m.content_type, m.body
+    SELECT m.id, m.direction, m.role, m.status, m.synthetic, m.seq, m.error_reason, m.created_at, m.sent_at, m.delivered_at,
+           m.read_at, m.failed_at, m.content_type, m.body
     FROM messages m
     WHERE m.conversation_id = $3 AND m.customer_id = $2 AND m.trace_id IN (SELECT trace_id FROM traces) ORDER BY m.seq LIMIT $5
 ), told AS (
@@ -132,8 +152,45 @@ WITH traces AS (
 )
 SELECT (SELECT coalesce(json_agg(found ORDER BY found.id), '[]') FROM found)::text AS jobs,
        (SELECT coalesce(json_agg(said ORDER BY said.seq), '[]') FROM said)::text AS messages,
-       (SELECT coalesce(json_agg(told ORDER BY told.id), '[]') FROM told)::text AS events
+       (SELECT coalesce(json_agg(told ORDER BY told.id), '[]') FROM told)::text AS events,
+       (SELECT v.owner FROM conversations v WHERE v.id = $3 AND v.customer_id = $2) AS owner
 """
+
+
+_MESSAGE_OF_ID = """
+SELECT id FROM messages WHERE id = $1
+UNION ALL SELECT message_id FROM jobs WHERE state = 'WAITING' AND message_id = $1
+UNION ALL SELECT coalesce(j.message_id, (
+    SELECT t.message_id FROM jobs t WHERE t.trace_id = j.trace_id AND t.message_id IS NOT NULL ORDER BY t.id LIMIT 1
+)) FROM jobs j WHERE j.id = $1
+UNION ALL (SELECT message_id FROM jobs WHERE trace_id = $1 AND message_id IS NOT NULL ORDER BY id LIMIT 1)
+LIMIT 1
+"""
+# By channel, because that is how the ids of the outside are indexed.
+_MESSAGE_OF_EXTERNAL_ID = """
+SELECT m.id FROM channels c CROSS JOIN LATERAL (
+    SELECT id FROM messages WHERE channel_id = c.id AND external_id = $1 LIMIT 1
+) m LIMIT 1
+"""
+
+
+async def find_message(db: Database, wanted: str) -> uuid.UUID | None:
+    """The message that an id is about, of any customer: its own id, that of a trace or job, BullMQ's of a job, or the channel's.
+
+    A trace is found for as long as its jobs are kept (REPLYLINE_KEEP_JOBS_S).
+    """
+    try:
+        # BullMQ's id of a job is our id, a hyphen and the generation.
+        known = uuid.UUID(wanted if len(wanted) <= _UUID_CHARS else wanted[:_UUID_CHARS])
+    except ValueError:
+        known = None
+    async with db.connection() as connection:
+        found: uuid.UUID | None = None
+        if known is not None:
+            found = await connection.fetchval(_MESSAGE_OF_ID, known)
+        if found is None:
+            found = await connection.fetchval(_MESSAGE_OF_EXTERNAL_ID, wanted)
+    return found
 
 
 async def trace(db: Database, message_id: uuid.UUID, *, customer_id: uuid.UUID | None) -> Timeline | None:
@@ -156,6 +213,7 @@ async def trace(db: Database, message_id: uuid.UUID, *, customer_id: uuid.UUID |
         trace_id=start["trace_id"],
         message_id=message_id,
         customer_id=start["customer_id"],
+        owner=record["owner"],
         jobs=msgspec.json.decode(record["jobs"], type=list[TimelineJob]),
         messages=msgspec.json.decode(record["messages"], type=list[TimelineMessage]),
         webhook_events=msgspec.json.decode(record["events"], type=list[TimelineEvent]),

@@ -96,6 +96,15 @@ def without_stacks(errors: Iterable[FailureOut], who: Caller) -> None:
             error.stack = ""
 
 
+class WaitOut(Out):
+    """Why a job was not due yet, since when, and for how many seconds, all its `times` together."""
+
+    reason: str
+    since: datetime
+    seconds: float
+    times: int
+
+
 class TimelineJobOut(Out):
     """One job: where it is, how long it waited and ran (seconds), and why it waits."""
 
@@ -109,6 +118,8 @@ class TimelineJobOut(Out):
     generation: int
     reason: str | None
     wait_reason: str | None
+    wait_since: datetime | None
+    waits: list[WaitOut]
     errors: list[FailureOut]
     worker: str | None
     created_at: datetime
@@ -126,6 +137,7 @@ class TimelineMessageOut(Out):
     direction: str
     role: str
     status: str
+    synthetic: bool
     seq: int
     error_reason: str | None
     created_at: datetime
@@ -155,6 +167,7 @@ class TimelineOut(Out):
     trace_id: uuid.UUID
     message_id: uuid.UUID
     customer_id: uuid.UUID
+    owner: str | None
     jobs: list[TimelineJobOut]
     messages: list[TimelineMessageOut]
     webhook_events: list[TimelineEventOut]

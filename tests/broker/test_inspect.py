@@ -1,10 +1,11 @@
 """Looking at queues and steering them."""
 
+import base64
 import time
 
 import pytest
 
-from replyline.broker import Broker, CommandRefused, Publication
+from replyline.broker import Broker, CommandRefused, Completed, Publication
 from tests.broker.scene import PREFIX, QUEUE, Blocked, Client, Desk, at_work, job, jobs
 from tests.waiting import until
 
@@ -147,3 +148,14 @@ async def _promoted(broker: Broker) -> bool:
 
 async def _completed(broker: Broker, count: int) -> bool:
     return (await broker.counts(QUEUE)).completed == count
+
+
+async def test_workers_are_listed_by_the_queue_they_wait_for(broker: Broker, redis: Client) -> None:
+    async with at_work(broker.worker(QUEUE, Desk(lambda _: Completed()), concurrency=1, name="host 1:42:ab")):
+        (worker,) = await until(lambda: broker.workers(QUEUE), what="the worker")
+        assert worker.worker == "host_1:42:ab"  # a client's name has no spaces
+        assert worker.connected_s >= 0
+        assert await broker.workers(f"{QUEUE}-other") == []
+        # As Queue.getWorkers of BullMQ for Node looks for them: prefix, the queue's name in base64, ":w:" and the worker's.
+        name = f"bull:{base64.b64encode(QUEUE.encode()).decode()}:w:host_1:42:ab"
+        assert name in [client["name"] for client in await redis.client_list()]

@@ -24,7 +24,7 @@ class _Start:
         self.process: subprocess.Popen[bytes] | None = None
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "REPLYLINE_PORT": "0", "REPLYLINE_DATA": str(self.folder / "data"), "COLUMNS": "200"}
+        return {**os.environ, "REPLYLINE_PORT": "0", "REPLYLINE_DATA": str(self.folder / "data"), "COLUMNS": "80"}
 
     async def start(self) -> dict[str, object]:
         log = (self.folder / "log").open("ab")
@@ -80,7 +80,14 @@ async def started(tmp_path: Path) -> AsyncIterator[_Start]:
 async def test_the_demo_answers_on_all_channels_and_is_the_same_after_a_restart(started: _Start) -> None:
     ready = await started.start()
     assert stat.S_IMODE((started.folder / "data" / "ready.json").stat().st_mode) == 0o600
-    assert {"pid", "api", "redis_url", "database_url", "standins", "demo"} == set(ready) - {"gateway"}  # where Node is
+    assert {"pid", "api", "redis_url", "database_url", "admin_key", "standins", "demo"} == set(ready) - {"gateway"}
+    assert stat.S_IMODE((started.folder / "data" / "admin.key").stat().st_mode) == 0o600
+    operator = {"Authorization": f"Bearer {ready['admin_key']}"}
+    async with (
+        aiohttp.ClientSession(str(ready["api"]), headers=operator) as http,
+        http.get("/v1/customers") as response,
+    ):
+        assert response.status == 200
     for channel in ("WIDGET", "WHATSAPP_CLOUD", "WHATSAPP_QR"):
         code, output = await started.run("send", "--channel", channel, "--json", "When are you open?")
         assert code == 0, output
@@ -110,10 +117,16 @@ async def test_the_demo_answers_on_all_channels_and_is_the_same_after_a_restart(
 
     assert await started.stop(signal.SIGTERM) == 0
     assert not (started.folder / "data" / "ready.json").exists()
+    said = (started.folder / "log").read_text()
+    assert f"replyline channels session {_telephone(started.folder)} start\n" in said or "Telephone   none" in said
     again = await started.start()
-    assert again["demo"] == ready["demo"]
+    assert (again["demo"], again["admin_key"]) == (ready["demo"], ready["admin_key"])
     code, output = await started.run("trace", followed["message_id"])
     assert code == 0, output
+
+
+def _telephone(folder: Path) -> str:
+    return str(json.loads((folder / "data" / "demo.json").read_text())["telephone_channel"])
 
 
 async def test_a_telephone_is_paired_by_the_picture_in_the_terminal(started: _Start) -> None:

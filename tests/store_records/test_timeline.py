@@ -126,3 +126,53 @@ async def test_another_customers_message_has_no_timeline(scene: Scene) -> None:
     heard = await scene.hear("hello again", sender="ben")
     for message_id in (accepted.message_id, heard, new_id()):
         assert await timeline.trace(scene.database, message_id, customer_id=new_id()) is None
+
+
+async def test_what_a_job_waited_for_is_kept_when_it_ends(database: Database) -> None:
+    scene = await make_scene(database, quiet_window_s=3)
+    heard = await scene.hear("hello")
+    (turn,) = [job for job in (await _of(scene, heard)).jobs if job.queue == "ai-processing"]
+    assert (turn.wait_reason, list(turn.waits)) == ("quiet_window", [])
+    await scene.value("UPDATE jobs SET run_at = run_at - interval '4 s', wait_since = wait_since - interval '4 s'")
+    for _ in range(2):
+        await scene.moves.put_off(Setback(turn.id, 8, "retry", failure("too fast")))
+        await scene.value("UPDATE jobs SET run_at = run_at - interval '9 s', wait_since = wait_since - interval '9 s'")
+    job_id, opened = await scene.open_turn()
+    await scene.answer(job_id, opened, "From 7 am.")
+    (turn,) = [job for job in (await _of(scene, heard)).jobs if job.queue == "ai-processing"]
+    assert (turn.state, turn.wait_reason, turn.wait_since) == ("DONE", None, None)
+    assert [(wait.reason, round(wait.seconds), wait.times) for wait in turn.waits] == [
+        ("quiet_window", 3, 1),
+        ("retry", 16, 2),
+    ]
+
+
+async def test_of_the_waits_of_a_job_the_newest_ten_are_kept(scene: Scene) -> None:
+    accepted = await scene.accept("hello")
+    for number in range(13):
+        await scene.moves.put_off(Setback(accepted.job_id, 0, f"reason {number}", None))
+    (job,) = (await _of(scene, accepted.message_id)).jobs
+    assert [wait.reason for wait in job.waits] == [f"reason {number}" for number in range(2, 12)]
+    assert job.wait_reason == "reason 12"
+
+
+async def test_a_message_is_found_by_every_id_that_people_meet(scene: Scene) -> None:
+    heard = await scene.hear("Are you open?", external_id="wamid.in")
+    job_id, opened = await scene.open_turn()
+    await scene.answer(job_id, opened, "From 7 am.")
+    await scene.route()
+    await scene.send("wamid.out")
+    found = await _of(scene, heard)
+    reply = found.messages[1].id
+    for wanted, message in (
+        (str(heard), heard),
+        (str(found.trace_id), heard),
+        (str(found.jobs[0].id), heard),
+        (f"{found.jobs[0].id}-0", heard),
+        (f"{found.jobs[-1].id}-12", reply),
+        ("wamid.in", heard),
+        ("wamid.out", reply),
+    ):
+        assert await timeline.find_message(scene.database, wanted) == message, wanted
+    for wanted in (str(new_id()), "wamid.other", ""):
+        assert await timeline.find_message(scene.database, wanted) is None

@@ -36,7 +36,8 @@ _REVIVE = """
 UPDATE jobs
 SET state = 'WAITING', generation = generation + 1, attempts = 0, supersedes = 0, send_run = NULL, reason = NULL,
     finished_at = NULL, postponed_since = NULL, run_at = CASE WHEN $2 THEN 'infinity'::timestamptz ELSE now() END,
-    wait_reason = CASE WHEN $2 THEN 'behind an earlier message of the conversation' END
+    wait_reason = CASE WHEN $2 THEN 'behind an earlier message of the conversation' END,
+    wait_since = CASE WHEN $2 THEN now() END, waits = '[]'
 WHERE id = $1 AND state = 'DEAD'
 RETURNING generation
 """

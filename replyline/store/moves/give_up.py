@@ -56,6 +56,7 @@ class GivenUp:
 _BURY = """
 UPDATE jobs j
 SET state = 'DEAD', reason = r.reason, finished_at = now(), started_at = r.started_at, worker = r.worker, wait_reason = NULL,
+    wait_since = NULL, waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at),
     attempts = j.attempts + 1, errors = keep_last(j.errors || r.failure::jsonb, $7),
     payload = j.payload || r.turn::jsonb
 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[])

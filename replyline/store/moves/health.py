@@ -93,6 +93,7 @@ _HEALTH = "SELECT id, health FROM channels WHERE id = ANY($1::uuid[]) ORDER BY i
 _HOLD = """
 UPDATE jobs j
 SET run_at = 'infinity', held_by = r.channel_id, held_at = coalesce(j.held_at, now()), wait_reason = r.reason,
+    wait_since = now(), waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at),
     send_run = CASE WHEN j.send_run = r.run_id THEN NULL ELSE j.send_run END
 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[]) AS r (id, channel_id, reason, run_id)
 WHERE j.id = r.id AND j.state = 'WAITING'
@@ -106,7 +107,8 @@ WHERE id = ANY($1::uuid[]) AND status = 'SENDING' AND accepted_at IS NULL
 # The next generation: BullMQ knows this one as completed.
 _RELEASE = """
 UPDATE jobs j
-SET run_at = now(), held_by = NULL, held_at = CASE WHEN $3 THEN j.held_at END, wait_reason = NULL, generation = j.generation + 1
+SET run_at = now(), held_by = NULL, held_at = CASE WHEN $3 THEN j.held_at END, wait_reason = NULL, generation = j.generation + 1,
+    wait_since = NULL, waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at)
 WHERE j.id IN (
     SELECT id FROM jobs WHERE held_by = $1 AND state = 'WAITING' ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
 )

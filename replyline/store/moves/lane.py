@@ -49,7 +49,8 @@ ORDER BY m.conversation_id, m.seq
 
 # A replayed job whose lane was busy waits with an infinite run_at until its message is the first.
 _RELEASE = """
-UPDATE jobs SET run_at = now(), wait_reason = NULL
+UPDATE jobs SET run_at = now(), wait_reason = NULL, wait_since = NULL,
+    waits = waits_of(waits, wait_reason, wait_since, run_at)
 WHERE message_id = ANY($1::uuid[]) AND state = 'WAITING' AND run_at = 'infinity'
 RETURNING id, message_id, queue, name, payload::text AS payload, priority::int AS priority, generation
 """

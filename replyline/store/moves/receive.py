@@ -52,6 +52,7 @@ class Received(Enum):
 _FINISH_IN_ORDER = """
 UPDATE jobs j
 SET state = 'DONE', finished_at = now(), started_at = r.started_at, worker = r.worker, wait_reason = NULL,
+    wait_since = NULL, waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at),
     conversation_id = r.conversation_id
 FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::uuid[]) AS r (id, started_at, worker, conversation_id)
 WHERE j.id = r.id AND j.state = 'WAITING' AND NOT EXISTS (
@@ -359,6 +360,7 @@ async def _turns(connection: Connection, saved: Sequence[_Saved]) -> list[Enqueu
 def _turn(entry: _Saved) -> Enqueue:
     conversation, job = entry.conversation, entry.row.job
     trace_id = _trace(job)
+    window_s = min(entry.manners.window_s, entry.manners.window_max_s)
     return Enqueue(
         AiProcessingJob(
             customer_id=conversation.customer_id,
@@ -368,7 +370,8 @@ def _turn(entry: _Saved) -> Enqueue:
         ),
         conversation.priority,
         trace_id,
-        delay_s=min(entry.manners.window_s, entry.manners.window_max_s),
+        delay_s=window_s,
+        wait_reason="quiet_window" if window_s else None,
         parent_id=entry.row.run.job_id,
     )
 

@@ -49,6 +49,7 @@ class Standing:
 _WRITE = """
 UPDATE jobs j
 SET run_at = now() + make_interval(secs => r.after_s), wait_reason = r.wait_reason,
+    wait_since = now(), waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at),
     attempts = j.attempts + (r.failure IS NOT NULL)::int,
     send_run = CASE WHEN j.send_run = r.nothing_sent_by THEN NULL ELSE j.send_run END,
     errors = CASE WHEN r.failure IS NULL THEN j.errors ELSE keep_last(j.errors || r.failure::jsonb, $6) END,

@@ -119,7 +119,8 @@ WHERE v.id = r.id
 
 _FINISH = """
 UPDATE jobs j
-SET state = 'DONE', finished_at = now(), started_at = r.started_at, worker = r.worker, wait_reason = NULL
+SET state = 'DONE', finished_at = now(), started_at = r.started_at, worker = r.worker, wait_reason = NULL,
+    wait_since = NULL, waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at)
 FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS r (id, started_at, worker)
 WHERE j.id = r.id AND j.state = 'WAITING'
 RETURNING j.id
