@@ -17,6 +17,7 @@ from replyline.http_sessions import open_call_session, open_media_session
 from replyline.ids import new_id
 from replyline.jobs import ANY_JOB, DEAD_LETTER, ChannelKind, IncomingMessageJob
 from replyline.joining import Joining, known_deployment
+from replyline.late_usage import LateUsage
 from replyline.live import CLOSED, LiveEvent, encode_event
 from replyline.produced import Produced
 from replyline.providers import Provider, open_provider
@@ -76,6 +77,7 @@ class App:
         self.media_http = media_http
         self.files = Files(settings.media_place)
         self.moves = Moves(database, publisher.publish)
+        self.late_usage = LateUsage(database, supervisor)
         self.reads = Reads(database)
         self.key_holders = KeyHolders(database)
         self._providers: dict[str, Provider] = {}
@@ -374,5 +376,7 @@ async def open_app(settings: Settings, *, or_later: bool = False) -> AsyncIterat
             webhook_http=webhook_http,
             media_http=media_http,
         )
+        app.late_usage.start()
+        stack.push_async_callback(app.late_usage.close)
         stack.push_async_callback(app.close_providers)
         yield app

@@ -7,12 +7,18 @@ _ESCAPES = re.compile(
     rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_HALVES = re.compile("[\ud800-\udfff]")
 _NULS = re.compile(r"\\\\|\\u0000")
 
 
 def storable(text: str) -> str:
     """The text with U+FFFD for each NUL and each half of a surrogate pair."""
     return _UNSTORABLE.sub(_REPLACEMENT, text)
+
+
+def whole(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair."""
+    return _HALVES.sub(_REPLACEMENT, text)
 
 
 def mend_json(raw: bytes) -> bytes:

@@ -2,8 +2,12 @@
 
 import time
 import uuid
+from datetime import UTC, datetime
+
+import structlog
 
 from replyline import metrics
+from replyline.answer_length import shorten
 from replyline.app import App
 from replyline.channels import CHANNELS
 from replyline.errors import RateLimited
@@ -13,11 +17,16 @@ from replyline.processors.pictures import pictures_of
 from replyline.processors.signs_of_life import signs_of_life
 from replyline.providers import Passage, Picture, ProviderAccount, Question, Reply, Say, Utterance
 from replyline.store import knowledge
-from replyline.store.moves.answer import AiUse, Answer, Answered
+from replyline.store.moves.answer import AiUse, Answer, Answered, call_fact
 from replyline.store.moves.give_up import Consequence, TurnGivenUp
+from replyline.store.moves.setbacks import Failure
 from replyline.store.moves.work import Run
+from replyline.store.persist import persist
 from replyline.store.turns import OpenTurn, Turn
 
+log = structlog.get_logger(__name__)
+
+_COMMIT_FOR_S = 20.0
 # Redis fires delays to the millisecond; what is left below this is the difference of two clocks, not a longer window.
 _CLOSE_ENOUGH_S = 0.005
 
@@ -30,7 +39,7 @@ async def process(job: AiProcessingJob, run: Run, app: App) -> None:
     if turn.due_in_s > _CLOSE_ENOUGH_S:
         raise RateLimited("the person is still writing", after=turn.due_in_s, reason="quiet_window")
     if turn.owner != "BOT" or not turn.asked:
-        await _commit(app, _answer(run, job, turn, (), None, None))
+        _used(await app.moves.answer(_answer(run, job, turn, (), None, None)))
         return
     pictures = await pictures_of(turn, app)
     async with live_answer(turn, app) as live:
@@ -39,11 +48,15 @@ async def process(job: AiProcessingJob, run: Run, app: App) -> None:
             reply = await _ask(turn, pictures, app, live.say)
             took_s = time.perf_counter() - started
         _observe(turn.provider, reply, took_s)
-        texts = CHANNELS[turn.channel].render(reply.text)
-        use, quotes = _use(turn.provider, reply, took_s), await _quoted(turn, app)
-        await live.flush()
-        answer = _answer(run, job, turn, texts, use, quotes, message_id=live.message_id)
-        if await _commit(app, answer) is Answered.COMMITTED:
+        use = _use(turn.provider, reply, took_s)
+        with app.late_usage.unless_recorded(call_fact(run, use, turn, turn.conversation_id)):
+            text, note = _cut(reply.text, run, turn, app)
+            texts, quotes = CHANNELS[turn.channel].render(text), await _quoted(turn, app)
+            await live.flush()
+            answer = _answer(run, job, turn, texts, use, quotes, message_id=live.message_id, note=note)
+            # It was paid for: asking again would be paid again.
+            answered = await persist(app.moves.answer, answer, for_s=_COMMIT_FOR_S)
+        if _used(answered) is Answered.COMMITTED:
             live.stands()
 
 
@@ -91,8 +104,26 @@ async def _passages(turn: Turn, app: App) -> tuple[Passage, ...]:
     return tuple(Passage(title, text) for title, text in found)
 
 
-async def _commit(app: App, answer: Answer) -> Answered:
-    answered = await app.moves.answer(answer)
+def _cut(text: str, run: Run, turn: Turn, app: App) -> tuple[str, Failure | None]:
+    """The answer as long as it may be, and what the timeline says of it if it was longer."""
+    most = app.settings.longest_answer_chars
+    if len(text) <= most:
+        return text, None
+    short = shorten(text, most)
+    told = f"the provider's answer had {len(text)} characters, of which the first {len(short)} were sent"
+    log.warning(
+        "answer.cut", job=str(run.job_id), conversation=str(turn.conversation_id), chars=len(text), sent=len(short)
+    )
+    now = datetime.now(UTC).isoformat()
+    return short, Failure(at=now, attempt=0, worker=run.worker, reason="answer_cut", message=told, stack="")
+
+
+def _used(answered: Answered) -> Answered:
+    """What became of an answer that was used, or needs not be.
+
+    Raises:
+        RateLimited: a newer message came, and the turn is to be asked again.
+    """
     if answered is Answered.SUPERSEDED:
         raise RateLimited("a newer message came while this turn was answered", after=0, reason="superseded")
     return answered
@@ -106,6 +137,7 @@ def _answer(  # noqa: PLR0917  the parts of one answer
     use: AiUse | None,
     quotes: uuid.UUID | None,
     message_id: uuid.UUID | None = None,
+    note: Failure | None = None,
 ) -> Answer:
     return Answer(
         run=run,
@@ -119,6 +151,7 @@ def _answer(  # noqa: PLR0917  the parts of one answer
         use=use,
         quotes=quotes,
         message_id=message_id,
+        note=note,
     )
 
 

@@ -37,6 +37,12 @@ class HttpSettings(BaseSettings):
     http_connect_timeout_s: float = Field(5.0, gt=0, le=60, description="outgoing HTTP: time to connect")
     http_total_timeout_s: float = Field(20.0, gt=0, le=300, description="outgoing HTTP: time for the whole call")
     provider_timeout_s: float = Field(45.0, gt=0, le=600, description="time for one call of an AI provider")
+    longest_answer_chars: int = Field(
+        16_000,
+        ge=500,
+        le=1_000_000,
+        description="longest answer of an AI provider that is sent; the rest is cut off at a sentence",
+    )
     webhook_timeout_s: float = Field(15.0, gt=0, le=60, description="time for one webhook attempt")
     webhook_allow_private: bool = Field(
         False, description="let webhooks go to private and loopback addresses (demo, tests, intranets)"

@@ -24,6 +24,7 @@ from replyline.channels.whatsapp_cloud import verification
 from replyline.ids import new_id
 from replyline.inbound_content import encode_inbound
 from replyline.jobs import MAX_CONTENT_CHARS, ChannelKind, IncomingMessageJob, decode, encode
+from replyline.plain_text import mend_json
 from replyline.statuses import StatusUpdate
 from replyline.store import unread
 from replyline.store.database import StoreUnavailable
@@ -104,8 +105,9 @@ async def _keep_all(app: App, account: ChannelAccount, request: Request, raw: by
         channel.verify(account, request.headers, raw)
     except ForgedCallback as error:
         raise Problem(401, "forged", str(error)) from error
+    said = mend_json(raw)  # what was signed is `raw`; half an emoji in one text must not cost the others
     try:
-        callback = channel.parse(account, raw)
+        callback = channel.parse(account, said)
     except UnreadableCallback as error:
         # Refused, it would be sent again for a week (contracts §2.3); kept, somebody can look at it.
         log.warning("callbacks.unreadable", channel_id=str(account.id), error=str(error))
@@ -116,7 +118,7 @@ async def _keep_all(app: App, account: ChannelAccount, request: Request, raw: by
         if other is None:
             counts["foreign"] += items
             continue
-        for kind, count in (await _keep(app, other, channel.parse(other, raw), only_its_own=True)).items():
+        for kind, count in (await _keep(app, other, channel.parse(other, said), only_its_own=True)).items():
             counts[kind] += count
     return counts
 

@@ -10,8 +10,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, m
 from pydantic.alias_generators import to_camel
 
 from replyline.jobs import MAX_REFERENCE_CHARS
+from replyline.plain_text import whole
 
 MAX_PAGE = 200
+_DEEPEST = 20
 
 
 def _without_controls(text: str) -> str:
@@ -24,6 +26,19 @@ def _without_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError("must not contain the character U+0000")
     return text
+
+
+def mended(given: object, depth: int = 0) -> object:
+    """A body with U+FFFD for each half of a surrogate pair in its texts; what is nested deeper than any body is left."""
+    match given:
+        case str():
+            return whole(given)
+        case dict() if depth < _DEEPEST:
+            return {name: mended(value, depth + 1) for name, value in given.items()}
+        case list() if depth < _DEEPEST:
+            return [mended(value, depth + 1) for value in given]
+        case _:
+            return given
 
 
 Text = Annotated[str, AfterValidator(_without_nul)]
@@ -43,6 +58,12 @@ class In(BaseModel):
     """A body that comes in; a field that does not exist is an error, so that a misspelt one is not silently ignored."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mend(cls, given: object) -> object:
+        # JavaScript that cuts an emoji in two writes the half as an escape, which JSON allows and no encoding has.
+        return mended(given)
 
 
 class Changes(In):

@@ -16,7 +16,7 @@ async def test_a_turn_answered_by_five_runs_is_said_once(database: Database) -> 
     assert results.count(Answered.COMMITTED) == 1
     assert results.count(Answered.ALREADY_DONE) == 4
     assert len(await scene.outbound()) == 1
-    assert await scene.value("SELECT count(*) FROM usage_logs WHERE kind = 'ai_answer'") == 1
+    assert await scene.value("SELECT count(*) FROM usage_logs WHERE kind = 'ai_answer'") == 5, "each call was paid for"
 
 
 async def test_an_answer_overtaken_by_a_newer_message_is_asked_again_with_both(database: Database) -> None:
@@ -120,3 +120,13 @@ async def _give_turn_up(scene: Scene) -> None:
         turn=TurnGivenUp(turn.after_seq, turn.through_seq, say=turn.fallback_text),
     )
     assert await scene.moves.give_up(GivenUp(run_of(job_id), "attempts_exhausted", failure(), consequence))
+
+
+async def test_the_call_of_a_run_that_came_too_late_is_metered_too(database: Database) -> None:
+    scene = await make_scene(database)
+    await scene.hear("q")
+    job_id, turn = await scene.open_turn()
+    assert await scene.answer(job_id, turn, "a") is Answered.COMMITTED
+    assert await scene.answer(job_id, turn, "b") is Answered.ALREADY_DONE
+    assert await scene.outbound() == [("a", "QUEUED")]
+    assert await scene.value("SELECT count(*) FROM usage_logs WHERE kind = 'ai_answer'") == 2

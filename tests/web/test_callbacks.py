@@ -55,6 +55,24 @@ async def test_every_message_of_a_batch_is_a_job_of_its_own_in_their_order(
     assert (row["priority"], row["dedupe_key"]) == (1, f"{cloud.id}:wamid.0")
 
 
+async def test_half_an_emoji_costs_neither_its_message_nor_its_neighbours(
+    door: Door, cloud: Channel, qr: Channel, database: Database
+) -> None:
+    body = cloud_body(
+        cloud, [cloud_text("wamid.A", "one"), cloud_text("wamid.B", "HERE"), cloud_text("wamid.C", "three")]
+    )
+    answer = await post_cloud(door, cloud, body.replace(b"HERE", rb"two \ud83d"))
+    assert (answer.status, answer.json) == (200, counted(accepted=3))
+    answer = await post_qr(door, qr, qr_body(qr, "3EB0", "HERE", name="Ana").replace(b"HERE", rb"four \ude00"))
+    assert (answer.status, answer.json["accepted"]) == (200, 1)
+    assert [payload["content"] for payload in await _payloads(database)] == [
+        "one",
+        "two \ufffd",
+        "three",
+        "four \ufffd",
+    ]
+
+
 async def test_a_callback_repeated_five_times_at_once_is_stored_once(
     door: Door, cloud: Channel, database: Database
 ) -> None:

@@ -1,6 +1,7 @@
 """The messages API: handing messages in, and following them."""
 
 import asyncio
+import json
 import uuid
 
 import pytest
@@ -84,6 +85,15 @@ async def test_a_message_that_does_not_fit_is_refused_by_the_field(
     assert isinstance(errors, list)
     assert errors[0]["field"] == field
     assert await _count(scene) == 0
+
+
+async def test_half_an_emoji_is_replaced(door: Door, scene: Scene, key: str) -> None:
+    body = _message(scene, content="cut HERE", contactName="Ana HERE")
+    data = json.dumps(body).encode().replace(b"HERE", rb"\ud83d")
+    answer = await door.call("POST", "/v1/messages", key=key, data=data, headers={"Content-Type": "application/json"})
+    assert answer.status == 202
+    (row,) = await scene.fetch("SELECT payload ->> 'content' AS text, payload ->> 'contactName' AS name FROM jobs")
+    assert tuple(row) == ("cut \ufffd", "Ana \ufffd")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff", b'"\\ud800"', b"[" * 100_000])

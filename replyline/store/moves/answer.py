@@ -5,12 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum, auto
+from typing import Protocol
+
+import msgspec
 
 from replyline.ids import new_id
-from replyline.jobs import AiProcessingJob
+from replyline.jobs import AiProcessingJob, ChannelKind
 from replyline.store.database import Connection
 from replyline.store.moves.lane import Utterance, say
 from replyline.store.moves.metering import Fact, meter
+from replyline.store.moves.setbacks import MAX_ERRORS_KEPT, Failure
 from replyline.store.moves.work import LockedConversation, Run, finish, lock_conversations, save_conversations
 from replyline.store.outbox import Enqueue, Outbox, insert_jobs
 
@@ -52,6 +56,8 @@ class Answer:
     """Our id of the message that the first of them quotes."""
     message_id: uuid.UUID | None = None
     """The id that the first of them gets, where an open page has been shown it under one already."""
+    note: Failure | None = None
+    """What the timeline should say of it, although it was sent: that it was cut, say."""
 
 
 class Answered(Enum):
@@ -66,6 +72,10 @@ class Answered(Enum):
 
 
 _WAITING = "SELECT id, supersedes FROM jobs WHERE id = ANY($1::uuid[]) AND state = 'WAITING'"
+_NOTE = """
+UPDATE jobs j SET errors = keep_last(j.errors || r.note::jsonb, $3)
+FROM unnest($1::uuid[], $2::text[]) AS r (id, note) WHERE j.id = r.id
+"""
 _SUPERSEDE = "UPDATE jobs SET supersedes = supersedes + 1 WHERE id = ANY($1::uuid[]) AND state = 'WAITING'"
 
 
@@ -83,8 +93,12 @@ async def answer(connection: Connection, rows: Sequence[Answer], outbox: Outbox)
     heads = await say(connection, [utterance for _, utterance in spoken], outbox)
     turns = [turn for row in committed if (turn := _rest(row, locked[row.conversation_id])) is not None]
     await save_conversations(connection, {row.conversation_id: locked[row.conversation_id] for row in committed})
+    noted = [(row.run.job_id, row.note) for row in committed if row.note is not None]
+    if noted:
+        notes = [msgspec.json.encode(note).decode() for _, note in noted]
+        await connection.execute(_NOTE, [job_id for job_id, _ in noted], notes, MAX_ERRORS_KEPT)
     said = {row.run.job_id: utterance.message_id for row, utterance in reversed(spoken)}
-    await meter(connection, _facts(rows, locked, supersedes, said))
+    await meter(connection, _facts(rows, locked, said))
     await insert_jobs(connection, [*heads, *turns], outbox)
     return results
 
@@ -135,31 +149,44 @@ def _rest(row: Answer, conversation: LockedConversation) -> Enqueue | None:
 
 
 def _facts(
-    rows: Sequence[Answer],
-    locked: Mapping[uuid.UUID, LockedConversation],
-    supersedes: Mapping[uuid.UUID, int],
-    said: Mapping[uuid.UUID, uuid.UUID],
+    rows: Sequence[Answer], locked: Mapping[uuid.UUID, LockedConversation], said: Mapping[uuid.UUID, uuid.UUID]
 ) -> list[Fact]:
-    """Each provider call of a job is metered once, also when its answer was not used: it was paid for."""
+    """Each provider call is metered once, also when its answer was not used: it was paid for."""
     return [
-        Fact(
-            key=f"ai_answer:{row.run.job_id}:{supersedes[row.run.job_id]}:{row.job.through_seq or 0}",
-            kind="ai_answer",
-            customer_id=conversation.customer_id,
-            channel=conversation.channel,
-            chatbot_id=conversation.chatbot_id,
-            conversation_id=conversation.id,
-            message_id=said.get(row.run.job_id),
-            provider=row.use.provider,
-            model=row.use.model,
-            input_tokens=row.use.input_tokens,
-            output_tokens=row.use.output_tokens,
-            cached_tokens=row.use.cached_tokens,
-            cost=row.use.cost,
-            latency_ms=row.use.latency_ms,
-        )
+        call_fact(row.run, row.use, conversation, conversation.id, message_id=said.get(row.run.job_id))
         for row in rows
-        if row.use is not None
-        and row.run.job_id in supersedes
-        and (conversation := locked.get(row.conversation_id)) is not None
+        if row.use is not None and (conversation := locked.get(row.conversation_id)) is not None
     ]
+
+
+class _Whose(Protocol):
+    """Whom a call was for: a conversation, or a turn of one."""
+
+    @property
+    def customer_id(self) -> uuid.UUID: ...
+    @property
+    def chatbot_id(self) -> uuid.UUID: ...
+    @property
+    def channel(self) -> ChannelKind: ...
+
+
+def call_fact(
+    run: Run, use: AiUse, whose: _Whose, conversation_id: uuid.UUID, *, message_id: uuid.UUID | None = None
+) -> Fact:
+    """The billable fact that a run called a provider; a run calls once."""
+    return Fact(
+        key=f"ai_answer:{run.id}",
+        kind="ai_answer",
+        customer_id=whose.customer_id,
+        channel=whose.channel,
+        chatbot_id=whose.chatbot_id,
+        conversation_id=conversation_id,
+        message_id=message_id,
+        provider=use.provider,
+        model=use.model,
+        input_tokens=use.input_tokens,
+        output_tokens=use.output_tokens,
+        cached_tokens=use.cached_tokens,
+        cost=use.cost,
+        latency_ms=use.latency_ms,
+    )

@@ -4,10 +4,10 @@ import uuid
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from replyline.store.conversation_log import LogEntry
-from replyline.web.wire import Text
+from replyline.web.wire import Text, mended
 
 MAX_TEXT_CHARS = 4000
 MOST_ATTACHMENTS = 5
@@ -18,6 +18,11 @@ class FromPage(BaseModel):
     """A body that a page sends; a field that does not exist is an error, so that a misspelt one is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mend(cls, given: object) -> object:
+        return mended(given)
 
 
 class ToPage(BaseModel):
