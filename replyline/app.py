@@ -24,8 +24,8 @@ from replyline.providers import Provider, open_provider
 from replyline.publisher import Publisher
 from replyline.redaction import redact
 from replyline.settings import Settings, SettingsError, open_vault
+from replyline.store import accounts, customers
 from replyline.store import channels as channel_records
-from replyline.store import customers
 from replyline.store.api_keys import KeyHolders
 from replyline.store.database import Database
 from replyline.store.deployment import deployment_id
@@ -109,10 +109,14 @@ class App:
         """The enabled account that a callback names by its external id, at most 5 seconds old; whoever's it is."""
 
         async def read() -> ChannelAccount | None:
-            row = await channel_records.find_account(self.database, kind, external_id)
+            row = await accounts.named(self.database, kind, external_id)
             return None if row is None or not row.enabled else self._account(row)
 
         return await self._accounts_by_name.get((kind, external_id), read)
+
+    async def accounts_of_business(self, business_id: str) -> list[ChannelAccount]:
+        """The enabled accounts that belong to a WhatsApp Business Account; whoever's they are."""
+        return [self._account(row) for row in await accounts.of_business(self.database, business_id)]
 
     async def account_for_send(self, channel_id: uuid.UUID) -> ChannelAccount | None:
         """Like `account`, but one that is not healthy is read anew: it may be well, or this may be the send that tries."""

@@ -28,6 +28,10 @@ EVENTS: Mapping[str, str] = {
     "message.failed": "a message of yours will not reach the person; error_reason says why",
     "channel.unhealthy": "a channel of yours cannot send: its messages are held; error_reason says why",
     "channel.healthy": "a channel of yours can send again; what it held goes out",
+    "channel.quality_changed": "Meta rates a number of yours anew, or changes how many people it may write to first",
+    "channel.template_status_changed": "a template of yours was approved, rejected, paused, rated or put into another category",
+    "channel.account_changed": "Meta says something of your account: a violation, a restriction, a review, a name, an alert",
+    "contact.updated": "a person stopped marketing messages, or wants them again",
 }
 """Every event type with its meaning; `store/moves/announce.py` and its callers write their payloads, `sample` shows them."""
 
@@ -38,6 +42,38 @@ _SAMPLE: Mapping[str, str | int] = {
     "chatbot_id": "019abc0f-1111-7aaa-9bbb-222233334444",
     "channel_id": "019abc0f-2222-7aaa-9bbb-222233335555",
     "channel": "WHATSAPP_CLOUD",
+}
+
+_NOTICE_SAMPLES: Mapping[str, Mapping[str, object]] = {
+    "channel.quality_changed": {
+        "event": "FLAGGED",
+        "limit": "TIER_10K",
+        "old_limit": "TIER_100K",
+        "phone_number": "15550783881",
+    },
+    "channel.template_status_changed": {
+        "change": "status",
+        "status": "REJECTED",
+        "quality": None,
+        "category": "UTILITY",
+        "template_id": "1689556908129832",
+        "template_name": "order_confirmation",
+        "language": "en_US",
+        "reason": "INVALID_FORMAT",
+        "is_fallback": False,
+    },
+    "channel.account_changed": {
+        "change": "account_update",
+        "event": "ACCOUNT_VIOLATION",
+        "info": {"event": "ACCOUNT_VIOLATION", "violation_info": {"violation_type": "SPAM"}},
+    },
+    "contact.updated": {
+        "contact_id": _SAMPLE["contact_id"],
+        "wa_id": "16505551234",
+        "user_id": "US.13491208655302741918",
+        "marketing_opted_out": True,
+        "changed_at": "2026-11-24T10:00:00+00:00",
+    },
 }
 
 _SECRET_PREFIX = "whsec_"  # noqa: S105  the prefix is public (Standard Webhooks, "Signature scheme")
@@ -90,10 +126,11 @@ def sample(event_type: str) -> dict[str, object]:
         KeyError: there is no such type.
     """
     status = {name: name.partition(".")[2].upper() for name in EVENTS}[event_type]
-    if event_type.startswith("channel."):
-        return {"type": event_type, "timestamp": "2026-11-24T10:00:00.000000+00:00", "data": _channel_sample(status)}
+    if event_type.startswith(("channel.", "contact.")):
+        data = _channel_sample(status) | dict(_NOTICE_SAMPLES.get(event_type, {}))
+        return {"type": event_type, "timestamp": "2026-11-24T10:00:00.000000+00:00", "data": data}
     inbound = status == "RECEIVED"
-    data: dict[str, object] = {
+    data = {
         **_SAMPLE,
         "direction": "INBOUND" if inbound else "OUTBOUND",
         "status": status,

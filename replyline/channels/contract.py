@@ -11,6 +11,7 @@ from replyline.contents import Content, Template
 from replyline.errors import Permanent
 from replyline.inbound_content import NOTHING_ELSE, InboundContent
 from replyline.jobs import ChannelKind, Identity, IdentityKind, IncomingKind, MediaRef
+from replyline.notices import Notice, Preference
 from replyline.statuses import DeliveryStatus, StatusUpdate
 
 __all__ = [
@@ -79,6 +80,8 @@ class UnreadItem:
 
     reason: str
     raw: bytes
+    own: bool = True
+    """Whether it names the account; else it is nobody's in particular, and goes to the account whose URL was called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,11 @@ class Callback:
     statuses: tuple[StatusUpdate, ...] = ()
     unread: tuple[UnreadItem, ...] = ()
     session: SessionReport | None = None
+    notices: tuple[Notice, ...] = ()
+    preferences: tuple[Preference, ...] = ()
     ignored: int = 0
+    businesses: Mapping[str, int] = field(default_factory=dict)
+    """How many items are about a business account as a whole (by its id), which other channels may belong to too."""
     elsewhere: Mapping[str, int] = field(default_factory=dict)
     """How many items name another account (by its external id) than the one asked for."""
 

@@ -57,6 +57,8 @@ FORMS: Mapping[ChannelKind, Form] = {
         {
             "graph_base": (_TEXT, "address of the Graph API, where it is not REPLYLINE_GRAPH_BASE"),
             "graph_version": (r"v\d{1,3}\.\d{1,2}", "as v25.0, where it is not REPLYLINE_GRAPH_VERSION"),
+            "waba_id": (r"\d{1,32}", "the WhatsApp Business Account: what Meta says of it counts and is told to you"),
+            "phone_number": (r"\+?[\d ]{5,20}", "the number itself, where several of one account are channels"),
             "signs_of_life": _SIGNS,
             "quote_replies": _QUOTE,
             "messages_per_second": (

@@ -47,7 +47,8 @@ class Channel:
     """When it is looked at next whether an unhealthy channel is well again."""
     trial_job_id: uuid.UUID | None
     session: str | None
-    """What the QR gateway last said of the session, as JSON."""
+    """What the QR gateway last said of the session, as JSON; `quality` is what Meta last said of the number."""
+    quality: dict[str, object] | None
     created_at: datetime
     updated_at: datetime
 
@@ -107,7 +108,6 @@ _WIDGET_ORIGINS = """
 SELECT DISTINCT config ->> 'allowed_origins' AS origins FROM channels
 WHERE kind = 'WIDGET' AND enabled AND config ? 'allowed_origins'
 """
-_FIND_ACCOUNT = "SELECT * FROM channels WHERE kind = $1 AND external_id = $2"
 
 
 async def create(
@@ -170,14 +170,14 @@ async def list_page(
 ) -> Sequence[Channel]:
     """A page of the customer's channels (of one chatbot, where it is named), oldest first, after the one given."""
     async with db.connection() as connection:
-        return [_channel(record) for record in await connection.fetch(_LIST, customer_id, chatbot_id, after, limit)]
+        return [from_record(record) for record in await connection.fetch(_LIST, customer_id, chatbot_id, after, limit)]
 
 
 async def get(db: Database, channel_id: uuid.UUID, *, customer_id: uuid.UUID) -> Channel | None:
     """The channel, or None where the customer has no such one."""
     async with db.connection() as connection:
         record = await connection.fetchrow(_GET, channel_id, customer_id)
-    return None if record is None else _channel(record)
+    return None if record is None else from_record(record)
 
 
 async def update(
@@ -192,7 +192,7 @@ async def update(
     with _refusals():
         async with db.transaction() as connection:
             record = await connection.fetchrow(_LOCK, channel_id, customer_id)
-            return None if record is None else await _change(connection, vault, _channel(record), changes)
+            return None if record is None else await _change(connection, vault, from_record(record), changes)
 
 
 async def _change(connection: Connection, vault: Vault, old: Channel, changes: ChannelChanges) -> Channel:
@@ -248,17 +248,10 @@ async def widget_origins(db: Database) -> Sequence[str]:
         return [record["origins"] for record in await connection.fetch(_WIDGET_ORIGINS)]
 
 
-async def find_account(db: Database, kind: ChannelKind, external_id: str) -> Channel | None:
-    """The channel of an account that a callback names, whoever's it is."""
-    async with db.connection() as connection:
-        record = await connection.fetchrow(_FIND_ACCOUNT, kind, external_id)
-    return None if record is None else _channel(record)
-
-
 async def _find(db: Database, by: Literal["id", "channel_key", "site_key"], value: object) -> Channel | None:
     async with db.connection() as connection:
         record = await connection.fetchrow(_FIND[by], value)
-    return None if record is None else _channel(record)
+    return None if record is None else from_record(record)
 
 
 class _refusals:
@@ -287,9 +280,13 @@ def _json(values: Mapping[str, str]) -> str:
 def _written(record: asyncpg.Record | None) -> Channel:
     if record is None:
         raise LookupError("a written channel was not returned")
-    return _channel(record)
+    return from_record(record)
 
 
-def _channel(record: asyncpg.Record) -> Channel:
+def from_record(record: asyncpg.Record) -> Channel:
+    """A row of `channels`."""
     fields = {name: record[name] for name in _FIELDS}
-    return Channel(**{**fields, "config": msgspec.json.decode(record["config"].encode(), type=dict[str, str])})
+    fields["config"] = msgspec.json.decode(record["config"].encode(), type=dict[str, str])
+    if record["quality"] is not None:
+        fields["quality"] = msgspec.json.decode(record["quality"].encode(), type=dict[str, object])
+    return Channel(**fields)

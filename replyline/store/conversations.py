@@ -20,6 +20,8 @@ class Conversation:
     channel: ChannelKind
     contact_id: uuid.UUID
     contact_name: str | None
+    marketing_opted_out: bool
+    """Whether the contact stopped marketing messages; it says nothing of answers."""
     owner: str
     human_until: datetime | None
     """When a human's hold ends by itself; None where it does not, or nobody holds it."""
@@ -35,8 +37,8 @@ class Conversation:
 
 
 _SELECT = """
-SELECT v.id, v.customer_id, v.chatbot_id, v.channel_id, c.kind AS channel, v.contact_id, p.name AS contact_name, v.owner,
-       v.human_until, v.external_reference,
+SELECT v.id, v.customer_id, v.chatbot_id, v.channel_id, c.kind AS channel, v.contact_id, p.name AS contact_name,
+       p.marketing_opted_out, v.owner, v.human_until, v.external_reference,
        v.reply_to, v.last_seq, v.last_inbound_seq, v.answered_seq, v.last_inbound_at, v.created_at, v.updated_at
 FROM conversations v JOIN channels c ON c.id = v.channel_id JOIN contacts p ON p.id = v.contact_id
 """

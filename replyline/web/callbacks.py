@@ -1,6 +1,7 @@
 """The door for channels: a callback is checked, split into messages and statuses, and kept before it is answered."""
 
 import asyncio
+import uuid
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import TypeVar
 
@@ -32,6 +33,7 @@ from replyline.store.moves.accept import Accept, Accepted, dedupe_key
 from replyline.store.moves.health import DEGRADED, note_confirmed, note_session
 from replyline.store.moves.statuses import ReportedStatus
 from replyline.web.auth import Here
+from replyline.web.notices import keep_notices
 from replyline.web.problems import Problem, not_found
 
 log = structlog.get_logger(__name__)
@@ -113,36 +115,59 @@ async def _keep_all(app: App, account: ChannelAccount, request: Request, raw: by
         log.warning("callbacks.unreadable", channel_id=str(account.id), error=str(error))
         callback = Callback(unread=(UnreadItem(str(error), raw),))
     counts = await _keep(app, account, callback)
-    for number, (name, items) in enumerate(callback.elsewhere.items()):
-        other = await _also_signed(app, account.kind, name, request, raw) if number < _MOST_OTHER_ACCOUNTS else None
-        if other is None:
-            counts["foreign"] += items
-            continue
+    others, foreign = await _also_signed(app, account, callback, request, raw)
+    counts["foreign"] += foreign
+    for other in others:
         for kind, count in (await _keep(app, other, channel.parse(other, said), only_its_own=True)).items():
             counts[kind] += count
     return counts
 
 
-async def _also_signed(app: App, kind: ChannelKind, name: str, request: Request, raw: bytes) -> ChannelAccount | None:
-    other = await app.account_named(kind, name) if name and "\0" not in name else None
-    if other is None:
-        return None
-    try:
-        CHANNELS[kind].verify(other, request.headers, raw)
-    except ForgedCallback:
-        return None  # counted as foreign
-    return other
+async def _also_signed(
+    app: App, account: ChannelAccount, callback: Callback, request: Request, raw: bytes
+) -> tuple[list[ChannelAccount], int]:
+    """The other accounts that the callback speaks of and may speak for, and how many of its items are nobody's here."""
+    found: dict[uuid.UUID, ChannelAccount] = {}
+    foreign = 0
+    for place, (name, items) in enumerate(callback.elsewhere.items()):
+        named = await app.account_named(account.kind, name) if place < _MOST_OTHER_ACCOUNTS and _is_name(name) else None
+        signed = [] if named is None else _signed([named], request, raw)
+        found |= {other.id: other for other in signed}
+        foreign += 0 if signed else items
+    for place, (name, items) in enumerate(callback.businesses.items()):
+        members = await app.accounts_of_business(name) if place < _MOST_OTHER_ACCOUNTS and _is_name(name) else []
+        signed = _signed(members, request, raw)
+        found |= {other.id: other for other in signed}
+        foreign += 0 if signed or account.config.get("waba_id") in {None, name} else items
+    return [other for other in found.values() if other.id != account.id], foreign
+
+
+def _is_name(name: str) -> bool:
+    return bool(name) and "\0" not in name
+
+
+def _signed(accounts: Iterable[ChannelAccount], request: Request, raw: bytes) -> list[ChannelAccount]:
+    """Those whose own secret made the signature: no customer can speak for another's account."""
+    signed: list[ChannelAccount] = []
+    for other in accounts:
+        try:
+            CHANNELS[other.kind].verify(other, request.headers, raw)
+        except ForgedCallback:
+            continue  # counted as foreign
+        signed.append(other)
+    return signed
 
 
 async def _keep(app: App, account: ChannelAccount, callback: Callback, *, only_its_own: bool = False) -> dict[str, int]:
     jobs = [(message, _job(account, message)) for message in callback.messages]
     good = [job for _, job in jobs if job is not None]
     bad = [UnreadItem("a message that cannot be queued", _raw(message)) for message, job in jobs if job is None]
-    unread_items = ([] if only_its_own else list(callback.unread)) + bad
+    unread_items = [item for item in callback.unread if item.own or not only_its_own] + bad
     accepted = await _accept(app, account, good)
     statuses = await _apply(app, account, callback.statuses)
     if callback.session is not None:
         await _note_session(app, account, callback.session)
+    notices = await keep_notices(app, account, callback)
     if unread_items:
         await _keep_unread(app, account, unread_items)
     return {
@@ -150,6 +175,7 @@ async def _keep(app: App, account: ChannelAccount, callback: Callback, *, only_i
         "duplicates": sum(one.duplicate for one in accepted),
         "statuses": statuses,
         "sessions": int(callback.session is not None),
+        "notices": notices,
         "unread": len(unread_items),
         "ignored": 0 if only_its_own else callback.ignored,
         "foreign": 0,

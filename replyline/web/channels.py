@@ -79,6 +79,7 @@ class ChannelOut(Out):
     health_detail: str | None
     unhealthy_since: datetime | None
     probe_at: datetime | None
+    quality: dict[str, object] | None
     created_at: datetime
     updated_at: datetime
 

@@ -29,6 +29,7 @@ class ConversationOut(Out):
     channel: ChannelKind
     contact_id: uuid.UUID
     contact_name: str | None
+    marketing_opted_out: bool
     owner: str
     human_until: datetime | None
     reply_to: str

@@ -31,7 +31,7 @@ chatbots show {chatbot_id}
 chatbots set {chatbot_id} --provider-key @{file} --customer {customer_id} --reference test-bot-id
 channels create --customer {customer_id} --chatbot {chatbot_id} --kind WIDGET --name Shop \
     --config allowed_origins=https://shop.example
-channels create --customer {customer_id} --chatbot {chatbot_id} --kind WHATSAPP_CLOUD --external-id 4711 \
+channels create --customer {customer_id} --chatbot {chatbot_id} --kind WHATSAPP_CLOUD --external-id 106540352242999 \
     --secret app_secret=@{file} --secret verify_token=a-verify-token --secret access_token=@{file} --json
 channels create --customer {customer_id} --chatbot {chatbot_id} --kind WHATSAPP_QR --external-id front-desk \
     --config gateway_url=http://127.0.0.1:9 --secret secret=@{file} --secret gateway_token=@{file} --json

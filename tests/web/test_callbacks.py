@@ -30,7 +30,7 @@ async def qr(database: Database) -> Channel:
 
 def counted(**counts: int) -> dict[str, int]:
     """What the door answers: these, and nothing else."""
-    names = ("accepted", "duplicates", "statuses", "sessions", "unread", "ignored", "foreign")
+    names = ("accepted", "duplicates", "statuses", "sessions", "notices", "unread", "ignored", "foreign")
     return {name: counts.get(name, 0) for name in names}
 
 

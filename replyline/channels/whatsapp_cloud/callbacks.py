@@ -19,6 +19,7 @@ from replyline.channels.contract import (
 from replyline.channels.fields import Fields
 from replyline.channels.reading import UNREADABLE, items, part, seconds, text
 from replyline.channels.signatures import same
+from replyline.channels.whatsapp_cloud.account import account_of, is_of_number, notice_in, preference_in
 from replyline.channels.whatsapp_cloud.content import Said, said_in
 from replyline.channels.whatsapp_cloud.people import (
     Names,
@@ -31,6 +32,7 @@ from replyline.channels.whatsapp_cloud.people import (
 )
 from replyline.channels.whatsapp_cloud.statuses import read_status
 from replyline.jobs import IncomingKind
+from replyline.notices import Notice, Preference
 
 MAX_ITEMS = 1_000
 """Updates that Meta puts into one callback at most (WhatsApp Cloud API, "Webhooks": up to 1,000); what is more is left unread."""
@@ -55,15 +57,12 @@ class _Value(msgspec.Struct):
     errors: msgspec.Raw = msgspec.Raw()
     message_echoes: msgspec.Raw = msgspec.Raw()
     user_id_update: msgspec.Raw = msgspec.Raw()
+    user_preferences: msgspec.Raw = msgspec.Raw()
 
 
 class _Change(msgspec.Struct):
     value: msgspec.Raw
     field: str
-
-
-class _Entry(msgspec.Struct):
-    changes: msgspec.Raw = msgspec.Raw()
 
 
 class _Envelope(msgspec.Struct):
@@ -114,18 +113,18 @@ def read(account: ChannelAccount, raw: bytes) -> Callback:
     except UNREADABLE as error:
         raise UnreadableCallback(f"not a WhatsApp callback: {error}") from error
     reader = _Reader(account)
-    for raw_change in _changes(envelope, reader):
-        reader.take(raw_change)
+    for entry, raw_change in _changes(envelope, reader):
+        reader.take(entry, raw_change)
     return reader.callback()
 
 
-def _changes(envelope: _Envelope, reader: "_Reader") -> Iterator[msgspec.Raw]:
+def _changes(envelope: _Envelope, reader: "_Reader") -> Iterator[tuple[Fields, msgspec.Raw]]:
     for raw_entry in envelope.entry:
-        entry = part(raw_entry, _Entry)
-        if entry is None:
-            reader.leave("an entry cannot be read", raw_entry)
-            continue
-        yield from items(entry.changes)
+        entry = Fields(raw_entry)
+        if not entry:
+            reader.leave("an entry cannot be read", raw_entry, own=False)
+        for raw_change in items(entry.raw("changes")):
+            yield entry, raw_change
 
 
 class _Reader:
@@ -136,6 +135,9 @@ class _Reader:
         self._messages: list[InboundMessage] = []
         self._statuses: list[StatusUpdate] = []
         self._unread: list[UnreadItem] = []
+        self._notices: list[Notice] = []
+        self._preferences: list[Preference] = []
+        self._businesses: dict[str, int] = {}
         self._elsewhere: dict[str, int] = {}
         self._ignored = 0
         self._seen = 0
@@ -145,28 +147,60 @@ class _Reader:
             tuple(self._messages),
             tuple(self._statuses),
             tuple(self._unread),
+            notices=tuple(self._notices),
+            preferences=tuple(self._preferences),
             ignored=self._ignored,
+            businesses=self._businesses,
             elsewhere=self._elsewhere,
         )
 
-    def leave(self, reason: str, raw: msgspec.Raw) -> None:
+    def leave(self, reason: str, raw: msgspec.Raw, *, own: bool = True) -> None:
         """Not understood: kept for a human."""
-        self._unread.append(UnreadItem(reason, bytes(raw)))
+        self._unread.append(UnreadItem(reason, bytes(raw), own))
 
-    def take(self, raw: msgspec.Raw) -> None:
+    def take(self, entry: Fields, raw: msgspec.Raw) -> None:
         change = part(raw, _Change)
         if change is None:
-            self.leave("a change cannot be read", raw)
+            self.leave("a change cannot be read", raw, own=False)
             return
         value = part(change.value, _Value)
         if value is None:
-            self.leave(f"a change of the field {text(change.field, 60)} is not known", raw)
+            self._take_business(change, entry, raw)
         elif value.metadata.phone_number_id != self._account.external_id:
             name = text(value.metadata.phone_number_id, 100)
             found = sum(len(items(part)) for part in (value.messages, value.statuses, value.message_echoes)) or 1
             self._elsewhere[name] = self._elsewhere.get(name, 0) + found
         else:
             self._take_value(change.field, value, raw)
+
+    def _take_business(self, change: _Change, entry: Fields, raw: msgspec.Raw) -> None:
+        """A change that names no number is its business account's: of another, or where ours is not known, it tells us nothing.
+
+        One callback URL may serve several customers of one application, and none may read what is said of another.
+        """
+        value, ours = Fields(change.value), self._account.config.get("waba_id")
+        business = account_of(entry, value)
+        if business is not None:
+            self._businesses[business] = self._businesses.get(business, 0) + 1
+        if ours is None or business != ours or not is_of_number(value, self._account.config.get("phone_number")):
+            self._ignored += business in {None, ours} or ours is None
+            return
+        fallback = self._account.config.get("fallback_template")
+        notice = notice_in(change.field, entry, change.value, fallback_template=fallback)
+        if notice is None:
+            self.leave(f"a change of the field {text(change.field, 60)}", raw)
+        else:
+            self._notices.append(notice)
+
+    def _take_preferences(self, value: _Value, raw: msgspec.Raw) -> None:
+        people = items(value.contacts)
+        person = Fields(people[0]) if len(people) == 1 else Fields()
+        for raw_preference in self._bounded(value.user_preferences):
+            preference = preference_in(Fields(raw_preference), person)
+            if preference is None:
+                self.leave("a user_preferences that is not known", raw)
+            else:
+                self._preferences.append(preference)
 
     def _take_value(self, field: str, value: _Value, raw: msgspec.Raw) -> None:
         match field:
@@ -186,6 +220,8 @@ class _Reader:
                 updates = items(value.user_id_update) or [value.user_id_update]
                 for raw_update in updates:
                     self._add(user_id_update(Fields(raw_update)), raw)
+            case "user_preferences":
+                self._take_preferences(value, raw)
             case _:
                 self.leave(f"a change of the field {text(field, 60)}", raw)
 
