@@ -15,7 +15,8 @@ from replyline.ids import new_id
 from replyline.jobs import IncomingMessageJob
 from replyline.store.moves import Moves
 from replyline.store.moves.accept import Accept
-from replyline.store.moves.receive import Receive, Received
+from replyline.store.moves.inbound_lane import Receive
+from replyline.store.moves.receive import Received
 from replyline.store.moves.work import Run
 from replyline.store.outbox import Outbox
 

@@ -4,24 +4,18 @@ from replyline.app import App
 from replyline.errors import Permanent, RateLimited
 from replyline.jobs import IncomingMessageJob
 from replyline.store.moves.give_up import Consequence
-from replyline.store.moves.receive import Receive, Received
+from replyline.store.moves.inbound_lane import Receive
+from replyline.store.moves.receive import Received
 from replyline.store.moves.work import Run
 
-_BEHIND_EARLIER_S = 0.1
 _CONTACT_BUSY_S = 2.0
 
 
 async def process(job: IncomingMessageJob, run: Run, app: App) -> None:
-    """Save the message; its conversation, contact and turn are found or made in the same move."""
+    """Save the message, and those that wait behind it; conversation, contact and turn are found or made in the same move."""
     match await app.moves.receive(Receive(run, job)):
-        case Received.SAVED | Received.ALREADY_DONE:
+        case Received.SAVED | Received.ALREADY_DONE | Received.BEHIND_EARLIER:
             return
-        case Received.BEHIND_EARLIER:
-            raise RateLimited(
-                "an earlier message of the same person is not saved yet",
-                after=_BEHIND_EARLIER_S,
-                reason="behind_earlier",
-            )
         case Received.CONTACT_BUSY:
             raise RateLimited(
                 "the conversation under the person's new name is not at rest",

@@ -168,9 +168,14 @@ class _translated:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, _BUSY):
             raise StoreBusy(f"Postgres could not do this in time: {_described(error)}") from error
-        # asyncpg's complaint about an argument of the wrong type is an InterfaceError too, but it is our bug, not an outage.
-        if isinstance(error, _UNAVAILABLE) and not isinstance(error, ValueError):
+        if error is not None and concerns_the_store(error):
             raise StoreUnavailable(f"Postgres is not available: {_described(error)}") from error
+
+
+def concerns_the_store(error: BaseException) -> bool:
+    """Whether an error says how Postgres is; every other one is about the rows that were written."""
+    # asyncpg's complaint about an argument of the wrong type is an InterfaceError too, but it is our bug, not an outage.
+    return isinstance(error, (*_BUSY, *_UNAVAILABLE)) and not isinstance(error, ValueError)
 
 
 def _described(error: BaseException) -> str:

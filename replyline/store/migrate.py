@@ -5,19 +5,21 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import Connection, event, text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 _LOCK = 0x7265706C79  # "reply": one migration at a time, whoever starts it
-_LOCK_TIMEOUT = "60s"
+_LOCK_TIMEOUT_S = 60
+_LOCK_AGAIN_S = 0.2
 
 
 def migrate(url: str) -> None:
     """Apply what is missing to the database at `url` (postgresql://…).
 
     Raises:
-        OSError, sqlalchemy.exc.DBAPIError: the database cannot be reached, or another migration held the lock for over 60 s.
+        OSError, sqlalchemy.exc.DBAPIError: the database cannot be reached, or another session held a table's lock for over 60 s.
+        TimeoutError: another migration ran for over 60 s.
     """
     asyncio.run(_migrate(url))
 
@@ -25,20 +27,38 @@ def migrate(url: str) -> None:
 async def _migrate(url: str) -> None:
     engine = create_async_engine(_asyncpg_url(url), poolclass=NullPool)
     try:
-        async with engine.begin() as connection:
-            await connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            await connection.run_sync(_upgrade)
+        async with engine.begin() as guard:
+            await _be_alone(guard)
+            async with engine.connect() as connection:
+                await connection.run_sync(_upgrade)
     finally:
         await engine.dispose()
 
 
+async def _be_alone(guard: AsyncConnection) -> None:
+    """Take the lock, which goes with the transaction of `guard`.
+
+    It is asked for again and again rather than waited for: whoever waits inside a statement has a snapshot, and an index that is
+    made CONCURRENTLY waits until all older snapshots are gone.
+    """
+    async with asyncio.timeout(_LOCK_TIMEOUT_S):
+        while not await guard.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK}):  # noqa: ASYNC110
+            await asyncio.sleep(_LOCK_AGAIN_S)
+    # The driver leaves the portal of the last statement open, and with it its snapshot; one that needs none takes its place.
+    await guard.execute(text("SET LOCAL lock_timeout = 0"))
+
+
 def _upgrade(connection: Connection) -> None:
+    event.listen(connection, "begin", _do_not_wait_long)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def _do_not_wait_long(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'")
 
 
 def _asyncpg_url(url: str) -> str:

@@ -59,27 +59,52 @@ class Outbox:
         """Add jobs whose rows are already written."""
         self.jobs.extend(new_jobs)
 
+    def add(self, other: "Outbox") -> None:
+        """Add everything that another one has collected."""
+        self.jobs.extend(other.jobs)
+        self.grown |= other.grown
 
+
+# A job of a lane waits behind a row of it that is not being finished, or behind the first of its lane in these rows (`leads`);
+# the rules are in `store/moves/inbound_lane.py`. SKIP LOCKED, because the door must not wait for a worker.
 _INSERT = """
+WITH ahead AS MATERIALIZED (
+    SELECT lane.key FROM unnest($15::text[]) AS lane (key)
+    CROSS JOIN LATERAL (
+        SELECT FROM jobs w WHERE w.lane_key = lane.key AND w.finished_at IS NULL
+        ORDER BY w.id DESC LIMIT 1 FOR SHARE SKIP LOCKED
+    ) e
+)
 INSERT INTO jobs (id, queue, name, payload, customer_id, conversation_id, message_id, trace_id, parent_id, dedupe_key,
                   lane_key, priority, run_at, wait_reason, wait_since)
 SELECT id, queue, name, payload::jsonb, customer_id, conversation_id, message_id, trace_id, parent_id, dedupe_key,
-       lane_key, priority, now() + make_interval(secs => delay_s), wait_reason,
-       CASE WHEN wait_reason IS NOT NULL THEN now() END
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::uuid[], $7::uuid[], $8::uuid[], $9::uuid[],
-            $10::text[], $11::text[], $12::int[], $13::float8[], $14::text[])
-  AS new (id, queue, name, payload, customer_id, conversation_id, message_id, trace_id, parent_id, dedupe_key,
-          lane_key, priority, delay_s, wait_reason)
+       lane_key, priority, CASE WHEN behind THEN 'infinity' ELSE now() + make_interval(secs => delay_s) END,
+       CASE WHEN behind THEN 'behind_earlier' ELSE wait_reason END,
+       CASE WHEN behind OR wait_reason IS NOT NULL THEN now() END
+FROM (
+    SELECT *, lane_key IS NOT NULL AND (NOT leads OR lane_key IN (SELECT key FROM ahead)) AS behind
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::uuid[], $7::uuid[], $8::uuid[], $9::uuid[],
+                $10::text[], $11::text[], $12::int[], $13::float8[], $14::text[], $16::bool[])
+      AS row (id, queue, name, payload, customer_id, conversation_id, message_id, trace_id, parent_id, dedupe_key,
+              lane_key, priority, delay_s, wait_reason, leads)
+) new
 ON CONFLICT (dedupe_key) WHERE dedupe_key IS NOT NULL DO NOTHING
-RETURNING id
+RETURNING id, run_at = 'infinity' AS behind
 """
 
 
 async def insert_jobs(connection: Connection, rows: Sequence[Enqueue], outbox: Outbox) -> set[uuid.UUID]:
-    """Insert `rows` and note them for publication; returns the ids of those whose dedupe key was not known yet."""
+    """Insert `rows` and note them for publication; returns the ids of those whose dedupe key was not known yet.
+
+    Jobs that wait behind another of their lane are published when they are let go.
+    """
     if not rows:
         return set()
     published = [row.published() for row in rows]
+    leads: dict[str, uuid.UUID] = {}
+    for row in sorted(rows, key=lambda row: row.id):
+        if row.lane_key is not None:
+            leads.setdefault(row.lane_key, row.id)
     inserted = await connection.fetch(
         _INSERT,
         [row.id for row in rows],
@@ -96,7 +121,9 @@ async def insert_jobs(connection: Connection, rows: Sequence[Enqueue], outbox: O
         [row.priority for row in rows],
         [row.delay_s for row in rows],
         [row.wait_reason for row in rows],
+        list(leads),
+        [row.lane_key is not None and leads[row.lane_key] == row.id for row in rows],
     )
-    new_ids = {record["id"] for record in inserted}
-    outbox.extend(new for new in published if new.id in new_ids)
-    return new_ids
+    behind: dict[uuid.UUID, bool] = {record["id"]: record["behind"] for record in inserted}
+    outbox.extend(new for new in published if behind.get(new.id) is False)
+    return set(behind)

@@ -14,6 +14,7 @@ from replyline.broker import BrokerUnavailable, CommandRefused
 from replyline.jobs import DEAD_LETTER
 from replyline.store import deletions, media, visitors
 from replyline.store.database import StoreUnavailable
+from replyline.store.moves.inbound_lane import free_lanes
 from replyline.store.outbox import Outbox
 from replyline.store.sweep import DueJob, LostJob, alone, due_jobs, purge, purge_callbacks, republish
 from replyline.worker.channel_care import look_after
@@ -85,11 +86,22 @@ class Sweeper:
                 pages += 1
                 if self._after is None:
                     break
+            found += await self._free_lanes()
             if wiped:
                 # A new Redis is as empty as one that lost everything; only the second leaves work to be found.
                 (log.warning if found else log.info)("sweeper.redis_was_empty", republished=found)
                 await self._app.broker.set_epoch(str(uuid.uuid4()))
         return found
+
+    async def _free_lanes(self) -> int:
+        """Senders whose messages all wait behind one that is gone: a row that somebody deleted, a worker of an older version."""
+        outbox = Outbox()
+        async with self._app.database.transaction() as connection:
+            freed = await free_lanes(connection, outbox)
+        self._app.publisher.publish(outbox)
+        if freed:
+            log.warning("sweeper.freed_lanes", lanes=freed)
+        return len(outbox.jobs)
 
     async def _publish_lost(self, page: Sequence[DueJob], *, wiped: bool) -> int:
         lost = await self._lost(page, wiped=wiped)

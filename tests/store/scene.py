@@ -21,7 +21,8 @@ from replyline.store.moves.accept import Accept, Accepted
 from replyline.store.moves.answer import AiUse, Answer, Answered
 from replyline.store.moves.give_up import Consequence, GivenUp
 from replyline.store.moves.health import Unhealthy, heal, mark_unhealthy
-from replyline.store.moves.receive import Receive, Received
+from replyline.store.moves.inbound_lane import Receive
+from replyline.store.moves.receive import Received
 from replyline.store.moves.route import Route
 from replyline.store.moves.setbacks import Failure
 from replyline.store.moves.settle import Outcome, Settle
@@ -62,10 +63,11 @@ class Scene:
         self.channel = channel
         self.published: list[NewJob] = []
         self.grown: list[uuid.UUID] = []
-        self.moves = Moves(database, self._publish)
+        self.moves = Moves(database, self.published_by)
         self.reads = Reads(database)
 
-    def _publish(self, outbox: Outbox) -> None:
+    def published_by(self, outbox: Outbox) -> None:
+        """What a move of another process would publish."""
         self.published.extend(outbox.jobs)
         self.grown.extend(outbox.grown)
 
@@ -83,6 +85,10 @@ class Scene:
         self, text: str, *, sender: str = "ana", external_id: str | None = None, **more: object
     ) -> Accepted:
         """A message at the door; `more` are other fields of its job."""
+        return await self.moves.accept(self.row(text, sender=sender, external_id=external_id, **more))
+
+    def row(self, text: str, *, sender: str = "ana", external_id: str | None = None, **more: object) -> Accept:
+        """What the door hands to the move `accept`."""
         job = IncomingMessageJob(
             customer_id=self.customer.id,
             trace_id=new_id(),
@@ -96,7 +102,7 @@ class Scene:
         )
         job = msgspec.structs.replace(job, **more)
         key = f"{self.channel.id}:{external_id}" if external_id else None
-        return await self.moves.accept(Accept(job, self.customer.priority, key))
+        return Accept(job, self.customer.priority, key)
 
     async def job(self, job_id: uuid.UUID) -> ANY_JOB:
         """The payload of a job row."""

@@ -34,19 +34,6 @@ async def test_racing_first_messages_of_one_person_make_one_contact_and_one_conv
     assert await scene.value("SELECT count(*) FROM conversations") == 1
 
 
-async def test_messages_of_one_person_are_saved_in_the_order_of_their_arrival(database: Database) -> None:
-    scene = await make_scene(database)
-    first, second, third = [await scene.accept(f"m{number}") for number in range(3)]
-    assert await scene.receive(third) is Received.BEHIND_EARLIER
-    assert await scene.receive(second) is Received.BEHIND_EARLIER
-    assert await scene.receive(first) is Received.SAVED
-    assert await scene.receive(third) is Received.BEHIND_EARLIER
-    assert await scene.receive(second) is Received.SAVED
-    assert await scene.receive(third) is Received.SAVED
-    rows = await scene.fetch("SELECT content FROM messages ORDER BY seq")
-    assert [row["content"] for row in rows] == ["m0", "m1", "m2"]
-
-
 async def test_another_person_does_not_wait_for_the_first(database: Database) -> None:
     scene = await make_scene(database)
     await scene.accept("from ana")

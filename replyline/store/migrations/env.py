@@ -3,6 +3,7 @@
 from alembic import context
 
 connection = context.config.attributes["connection"]
-context.configure(connection=connection, transactional_ddl=True)
+# One transaction a migration, so that one which makes an index CONCURRENTLY can leave its own.
+context.configure(connection=connection, transactional_ddl=True, transaction_per_migration=True)
 with context.begin_transaction():
     context.run_migrations()

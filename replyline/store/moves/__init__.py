@@ -16,7 +16,8 @@ from replyline.store.moves.answer import Answer, Answered, answer
 from replyline.store.moves.claim import Claim, Outbound, claim
 from replyline.store.moves.give_up import GivenUp, give_up
 from replyline.store.moves.health import Held, Hold, hold
-from replyline.store.moves.receive import Receive, Received, receive
+from replyline.store.moves.inbound_lane import Receive
+from replyline.store.moves.receive import Received, receive
 from replyline.store.moves.record import Attempt, record
 from replyline.store.moves.route import Route, route
 from replyline.store.moves.setbacks import Setback, put_off

@@ -1,7 +1,7 @@
 """The move `accept`: the door keeps a message that came in."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -11,6 +11,7 @@ from replyline.ids import new_id
 from replyline.jobs import IncomingMessageJob
 from replyline.produced import Produced, as_id
 from replyline.store.database import Connection
+from replyline.store.moves.inbound_lane import go_on
 from replyline.store.outbox import Enqueue, Outbox, insert_jobs
 
 
@@ -146,6 +147,7 @@ async def accept(connection: Connection, rows: Sequence[Accept], outbox: Outbox)
     enqueued = [_enqueue(row) for row in rows]
     # In key order, so that two batches with the same keys cannot wait for each other.
     inserted = await insert_jobs(connection, sorted(enqueued, key=lambda row: (row.dedupe_key or "", row.id)), outbox)
+    await go_on(connection, _leaderless(enqueued, inserted), outbox)
     repeated = [row.dedupe_key for row in enqueued if row.id not in inserted]
     known = {record["dedupe_key"]: record for record in await connection.fetch(_KNOWN, repeated)} if repeated else {}
     results: list[Accepted] = []
@@ -158,6 +160,14 @@ async def accept(connection: Connection, rows: Sequence[Accept], outbox: Outbox)
             first = known[row.dedupe_key]
             results.append(Accepted(first["id"], first["message_id"], first["trace_id"], duplicate=True))
     return results
+
+
+def _leaderless(rows: Sequence[Enqueue], inserted: Set[uuid.UUID]) -> set[str]:
+    """Lanes whose first row here was a duplicate: what was to wait behind it may wait behind nothing."""
+    first: dict[str | None, uuid.UUID] = {}
+    for row in sorted(rows, key=lambda row: row.id):
+        first.setdefault(row.lane_key, row.id)
+    return {row.lane_key for row in rows if row.lane_key and row.id in inserted and first[row.lane_key] not in inserted}
 
 
 def _enqueue(row: Accept) -> Enqueue:

@@ -13,6 +13,7 @@ from replyline.jobs import DEAD_LETTER
 from replyline.store.database import Connection
 from replyline.store.moves.announce import Announcement, announce
 from replyline.store.moves.delivery import announcement, lock_messages
+from replyline.store.moves.inbound_lane import go_on
 from replyline.store.moves.lane import Utterance, leave, say
 from replyline.store.moves.media import fail_file
 from replyline.store.moves.setbacks import MAX_ERRORS_KEPT, Failure
@@ -62,7 +63,7 @@ SET state = 'DEAD', reason = r.reason, finished_at = now(), started_at = r.start
 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[])
   AS r (id, reason, started_at, worker, failure, turn)
 WHERE j.id = r.id AND j.state = 'WAITING'
-RETURNING j.id, j.queue, j.customer_id, j.trace_id, j.generation, j.attempts, j.priority::int AS priority
+RETURNING j.id, j.queue, j.lane_key, j.customer_id, j.trace_id, j.generation, j.attempts, j.priority::int AS priority
 """
 
 _FAIL_MESSAGES = """
@@ -93,6 +94,7 @@ async def give_up(connection: Connection, rows: Sequence[GivenUp], outbox: Outbo
             await fail_file(connection, row.consequence.failed_media_id, row.reason)
     webhooks = await announce(connection, announcements)
     await insert_jobs(connection, [*heads, *following, *webhooks], outbox)
+    await go_on(connection, (record["lane_key"] for record in buried.values() if record["lane_key"]), outbox)
     outbox.extend(_notice(row, buried[row.run.job_id]) for row in mine)
     return [row.run.job_id in buried for row in rows]
 

@@ -6,33 +6,38 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 import msgspec
+import structlog
 
 from replyline.ids import new_id
 from replyline.inbound_content import encode_inbound
 from replyline.jobs import AiProcessingJob, IncomingMessageJob
-from replyline.store.database import Connection
+from replyline.store.database import Connection, concerns_the_store
+from replyline.store.moves.accept import lane_key
 from replyline.store.moves.amend import AMENDMENTS, Amended, Original, amend, apply_parked
 from replyline.store.moves.announce import announce
 from replyline.store.moves.arrival import received_event, received_fact
 from replyline.store.moves.identities import add_names, link_identities, rename
+from replyline.store.moves.inbound_lane import (
+    Receive,
+    by_themselves,
+    lock_front,
+    released,
+    together,
+    wait_behind,
+    with_finish,
+)
 from replyline.store.moves.lane import Utterance, say
 from replyline.store.moves.media import IncomingFile, attach_uploads, fetch_files
 from replyline.store.moves.metering import meter
 from replyline.store.moves.people import Manners, Place, find_places
 from replyline.store.moves.takeover import withdraw_replies
-from replyline.store.moves.work import LockedConversation, Run, lock_conversations, save_conversations
+from replyline.store.moves.work import LockedConversation, lock_conversations, save_conversations
 from replyline.store.outbox import Enqueue, Outbox, insert_jobs
+
+log = structlog.get_logger(__name__)
 
 APOLOGY_PAUSE_S = 3600.0
 """What cannot be read is apologised for once in so many seconds (contracts §2.5)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receive:
-    """One incoming message, with the run of its job."""
-
-    run: Run
-    job: IncomingMessageJob
 
 
 class Received(Enum):
@@ -41,28 +46,12 @@ class Received(Enum):
     SAVED = auto()
     ALREADY_DONE = auto()
     BEHIND_EARLIER = auto()
-    """An earlier message of the same person is not saved yet; try again in a moment."""
+    """An earlier message of the same person is not saved yet: the row waits behind it, and gets a new job when it is its turn."""
     CONTACT_BUSY = auto()
     """Somebody known by the person's new name has something on its way; try again when it is done."""
     REFUSED = auto()
     """The channel does not exist for this customer, or the named conversation is another's."""
 
-
-# A message whose sender has an earlier one still waiting is not finished: order is kept by whoever comes first at the door.
-_FINISH_IN_ORDER = """
-UPDATE jobs j
-SET state = 'DONE', finished_at = now(), started_at = r.started_at, worker = r.worker, wait_reason = NULL,
-    wait_since = NULL, waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at),
-    conversation_id = r.conversation_id
-FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::uuid[]) AS r (id, started_at, worker, conversation_id)
-WHERE j.id = r.id AND j.state = 'WAITING' AND NOT EXISTS (
-    SELECT 1 FROM jobs e
-    WHERE e.lane_key = j.lane_key AND e.state = 'WAITING' AND e.id < j.id AND e.id <> ALL($1::uuid[])
-)
-RETURNING j.id
-"""
-
-_STILL_WAITING = "SELECT id FROM jobs WHERE id = ANY($1::uuid[]) AND state = 'WAITING'"
 
 # An echo is ours, written by a human on the telephone. `synthetic` is what no model reads: a reaction, something unreadable.
 _INSERT = """
@@ -84,6 +73,8 @@ ON CONFLICT DO NOTHING
 RETURNING id, EXISTS (SELECT 1 FROM parked_amendments p
                       WHERE p.channel_id = messages.channel_id AND p.external_id = messages.external_id) AS was_changed
 """
+
+_SAVE = with_finish(_INSERT, parameters=15)
 
 # A newer message extends the quiet window of a turn not yet answered, up to its maximum; a retry's wait is not shortened.
 _EXTEND = """
@@ -120,14 +111,40 @@ class _Saved:
 
 
 async def receive(connection: Connection, rows: Sequence[Receive], outbox: Outbox) -> list[Received]:
-    """Take in the jobs in their order; see `Received` for what may become of each."""
-    order = sorted(range(len(rows)), key=lambda index: rows[index].run.job_id)
-    results = dict.fromkeys(order, Received.REFUSED)
-    placed = await _place(connection, [(index, rows[index]) for index in order], results)
+    """Take in the jobs and those that wait in their lanes, in their order; see `Received` for what may become of each."""
+    waiting = await lock_front(connection, [(row.run.job_id, lane_key(row.job)) for row in rows])
+    if any(job.payload is not None for job in waiting):
+        collected = Outbox()
+        try:
+            async with connection.transaction():
+                results = await _receive(connection, rows, *together(rows, waiting), collected)
+        except Exception as error:
+            if concerns_the_store(error):
+                raise
+            # What is wrong may be with one that came along: those who were asked for must not suffer for it.
+            log.warning("receive.without_others", jobs=len(waiting), error=type(error).__name__)
+        else:
+            outbox.add(collected)
+            return results
+    return await _receive(connection, rows, *by_themselves(rows, waiting), outbox)
+
+
+async def _receive(
+    connection: Connection,
+    rows: Sequence[Receive],
+    chosen: Sequence[Receive],
+    behind: Sequence[uuid.UUID],
+    outbox: Outbox,
+) -> list[Received]:
+    results = dict.fromkeys((row.run.job_id for row in rows), Received.ALREADY_DONE)
+    results.update(dict.fromkeys((row.run.job_id for row in chosen), Received.REFUSED))
+    results.update(dict.fromkeys(behind, Received.BEHIND_EARLIER))
+    await wait_behind(connection, behind)
+    placed = await _place(connection, list(enumerate(chosen)), results)
     locked = await lock_conversations(connection, [place.conversation_id for place in placed.values() if place])
-    finished = await _finish_in_order(connection, rows, placed, results)
-    mine = [(rows[index], placed[index]) for index in order if index in finished]
-    saved = await _save(connection, mine, locked)
+    mine = [(chosen[index], placed[index]) for index in sorted(placed)]
+    results.update((row.run.job_id, Received.SAVED) for row, _ in mine)
+    saved = await _save(connection, mine, locked, outbox)
     outbox.grown.update(entry.conversation.id for entry in saved if entry.conversation.channel == "WIDGET")
     await _amend(connection, mine, locked)
     await _take_over(connection, saved)
@@ -147,11 +164,11 @@ async def receive(connection: Connection, rows: Sequence[Receive], outbox: Outbo
         ],
     )
     await insert_jobs(connection, [*turns, *apologies, *files, *events], outbox)
-    return [results[index] for index in range(len(rows))]
+    return [results[row.run.job_id] for row in rows]
 
 
 async def _place(
-    connection: Connection, rows: Sequence[tuple[int, Receive]], results: dict[int, Received]
+    connection: Connection, rows: Sequence[tuple[int, Receive]], results: dict[uuid.UUID, Received]
 ) -> dict[int, Place | None]:
     """Where each job belongs: None is no conversation, but a person's new name; what has no place is left out."""
     talking = [(index, row.job) for index, row in rows if row.job.kind != "identity"]
@@ -162,58 +179,30 @@ async def _place(
     places = await find_places(connection, [job for _, job in talking])
     if named:
         await add_names(connection, named)
-    busy = await _rename(connection, renamed)
-    results.update(dict.fromkeys(busy, Received.CONTACT_BUSY))
+    busy = {index for index, row in renamed if not await rename(connection, row.job)}
+    results.update((row.run.job_id, Received.CONTACT_BUSY) for index, row in renamed if index in busy)
     placed: dict[int, Place | None] = {
         index: place for (index, _), place in zip(talking, places, strict=True) if place is not None
     }
     return placed | {index: None for index, _ in renamed if index not in busy}
 
 
-async def _rename(connection: Connection, rows: Sequence[tuple[int, Receive]]) -> set[int]:
-    """Give people their new names; those that must be tried again. One that was done before is not done twice."""
-    if not rows:
-        return set()
-    records = await connection.fetch(_STILL_WAITING, [row.run.job_id for _, row in rows])
-    waiting = {record["id"] for record in records}
-    return {index for index, row in rows if row.run.job_id in waiting and not await rename(connection, row.job)}
-
-
-async def _finish_in_order(
-    connection: Connection, rows: Sequence[Receive], placed: Mapping[int, Place | None], results: dict[int, Received]
-) -> set[int]:
-    runs = [rows[index].run for index in placed]
-    records = await connection.fetch(
-        _FINISH_IN_ORDER,
-        [run.job_id for run in runs],
-        [run.started_at for run in runs],
-        [run.worker for run in runs],
-        [place and place.conversation_id for place in placed.values()],
-    )
-    done = {record["id"] for record in records}
-    finished = {index for index in placed if rows[index].run.job_id in done}
-    left = {rows[index].run.job_id: index for index in placed if index not in finished}
-    waiting = {record["id"] for record in await connection.fetch(_STILL_WAITING, list(left))} if left else set()
-    for job_id, index in left.items():
-        results[index] = Received.BEHIND_EARLIER if job_id in waiting else Received.ALREADY_DONE
-    results.update(dict.fromkeys(finished, Received.SAVED))
-    return finished
-
-
 async def _save(
     connection: Connection,
     rows: Sequence[tuple[Receive, Place | None]],
     locked: Mapping[uuid.UUID, LockedConversation],
+    outbox: Outbox,
 ) -> list[_Saved]:
-    kept = [(row, place) for row, place in rows if place is not None and row.job.kind in _KEPT]
-    if not kept:
+    """Finish the jobs, write what they hold, and let the next of their lanes go."""
+    if not rows:
         return []
+    kept = [(row, place) for row, place in rows if place is not None and row.job.kind in _KEPT]
     entries = [
         _Saved(row, locked[place.conversation_id], place.manners, locked[place.conversation_id].next_seq())
         for row, place in kept
     ]
     records = await connection.fetch(
-        _INSERT,
+        _SAVE,
         [entry.row.job.message_id for entry in entries],
         [entry.conversation.customer_id for entry in entries],
         [entry.conversation.id for entry in entries],
@@ -229,8 +218,16 @@ async def _save(
         [None if (raw := encode_inbound(entry.row.job.body)) is None else raw.decode() for entry in entries],
         [entry.about for entry in entries],
         _quoted_here(entries),
+        [row.run.job_id for row, _ in rows],
+        [row.run.started_at for row, _ in rows],
+        [row.run.worker for row, _ in rows],
+        [place and place.conversation_id for _, place in rows],
+        sorted({lane_key(row.job) for row, _ in rows}),
     )
-    new: dict[uuid.UUID | None, bool] = {record["id"]: record["was_changed"] for record in records}
+    outbox.extend(released(records))
+    new: dict[uuid.UUID | None, bool] = {
+        record["saved"]: record["was_changed"] for record in records if record["saved"] is not None
+    }
     saved = [entry for entry in entries if entry.row.job.message_id in new]
     if any(new.values()):
         saved = await _change_already(connection, saved)
