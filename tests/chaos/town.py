@@ -173,11 +173,11 @@ class Town:
         """Start the door."""
         self._start("api", "api", "--port", str(self._port))
 
-    def start_worker(self, name: str = "worker") -> None:
-        """Start a worker for all queues."""
-        self._start(name, "worker")
+    def start_worker(self, name: str = "worker", *, clock_ahead_s: int = 0) -> None:
+        """Start a worker for all queues, on a machine whose clock is so many seconds ahead."""
+        self._start(name, "worker", clock_ahead_s=clock_ahead_s)
 
-    def _start(self, name: str, *arguments: str) -> None:
+    def _start(self, name: str, *arguments: str, clock_ahead_s: int = 0) -> None:
         environment = {
             **os.environ,
             **self._settings,
@@ -187,8 +187,13 @@ class Town:
             "REPLYLINE_SECRET_KEY": SECRET_KEY,
             "REPLYLINE_DATA": self._folder.name,
         }
+        program = ["tests.chaos.wrong_clock", str(clock_ahead_s)] if clock_ahead_s else ["replyline"]
         self._processes[name] = subprocess.Popen(
-            [sys.executable, "-m", "replyline", *arguments], env=environment, stdout=self._log, stderr=self._log
+            [sys.executable, "-m", *program, *arguments],
+            env=environment,
+            cwd=Path(__file__).parents[2],
+            stdout=self._log,
+            stderr=self._log,
         )
 
     def pid(self, name: str) -> int:
