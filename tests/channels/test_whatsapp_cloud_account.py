@@ -152,6 +152,17 @@ def test_what_is_said_of_another_business_tells_us_nothing() -> None:
     assert callback.businesses == {"999": 1}
 
 
+def test_a_change_without_a_field_is_not_ours_because_it_came_to_us() -> None:
+    """Whatever its shape, what is said of another customer's number or account is nobody else's to read."""
+    text = {"from": "1650", "id": "wamid.A", "timestamp": "1", "type": "text", "text": {"body": "Hi"}}
+    theirs = [{"value": change(number="999", messages=[text])["value"]}, {"field": None, "value": {"x": 1}}]
+    body = {"entry": [{"id": "999", "changes": theirs}]}
+    account = replace(account_at(), config={**account_at().config, "waba_id": BUSINESS})
+    callback = CHANNELS["WHATSAPP_CLOUD"].parse(account, msgspec.json.encode(body))
+    assert (callback.messages, callback.unread) == ((), ())
+    assert (callback.elsewhere, callback.businesses) == ({"999": 1}, {"999": 1})
+
+
 def test_a_partners_entry_is_about_the_business_that_it_names() -> None:
     ours = {"event": "PARTNER_REMOVED", "waba_info": {"waba_id": BUSINESS}}
     assert said("account_update", ours, entry="2949482758682047").notices

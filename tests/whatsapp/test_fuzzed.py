@@ -10,10 +10,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.channels.mutations import mutated
 from tests.channels.test_whatsapp_cloud import change, envelope
+from tests.channels.test_whatsapp_cloud_content import CONTEXT, FULL
 from tests.web.signed import post_cloud, post_qr
 from tests.whatsapp.street import Open, Street
 
 _PAYLOADS = 250
+EDITED: dict[str, object] = {"type": "text", "text": {"body": "Hi there"}}
 _UNANSWERABLE = {("whatsapp-cloud-send", "invalid_parameter"), ("whatsapp-cloud-send", "recipient_form_not_supported")}
 """What a mutated sender may well come to: a name that is no address of a person, which Meta refuses to send to."""
 
@@ -47,6 +49,8 @@ def _cloud_payload(number: str) -> dict[str, object]:
         common | {"id": "wamid.4", "type": "revoke", "revoke": {"original_message_id": "wamid.1"}},
         common | {"id": "wamid.5", "type": "system", "system": {"type": "user_changed_number", "wa_id": "1650"}},
         common | {"id": "wamid.6", "type": "unsupported", "errors": [{"code": 131051}]},
+        *(common | {"id": f"wamid.{kind}", "type": kind, **FULL[kind], **CONTEXT} for kind in sorted(FULL)),
+        common | {"id": "wamid.7", "type": "edit", "edit": {"original_message_id": "wamid.text", "message": EDITED}},
     ]
     status = {
         "id": "wamid.9",
@@ -57,15 +61,22 @@ def _cloud_payload(number: str) -> dict[str, object]:
         "pricing": {"category": "service", "type": "regular"},
     }
     contacts = [{"profile": {"name": "Ana"}, "wa_id": "16505551234", "user_id": "US.1349"}]
+    echo = {"to": "16505551234", "id": "wamid.8", "timestamp": str(int(time.time())), "type": "edit"}
+    echo |= {"edit": {"original_message_id": "wamid.0", "message": EDITED}}
+    wish = {"wa_id": "16505551234", "category": "marketing_messages", "value": "stop", "timestamp": 1764000000}
     update = [{"user_id": {"previous": "US.1", "current": "US.2"}}]
     return envelope(
         change(number=number, contacts=contacts, messages=messages, statuses=[status]),
         change(number=number, field="user_id_update", user_id_update=update),
+        change(number=number, field="smb_message_echoes", message_echoes=[echo]),
+        change(number=number, field="user_preferences", contacts=contacts, user_preferences=[wish]),
+        {"field": "account_update", "value": {"event": "ACCOUNT_RESTRICTION", "restriction_info": [{"expiration": 1}]}},
+        {"field": "message_template_status_update", "value": {"event": "REJECTED", "message_template_id": 1}},
     )
 
 
 async def test_no_mutated_callback_of_meta_fails_or_hides_what_is_good_beside_it(street: Open) -> None:
-    async with street("WHATSAPP_CLOUD", config={"signs_of_life": "off"}) as here:
+    async with street("WHATSAPP_CLOUD", config={"signs_of_life": "off", "waba_id": "102290129340398"}) as here:
         good: list[str] = []
         bodies: list[bytes] = []
         for number, raw in enumerate(_payloads(_cloud_payload(here.channel.external_id))):

@@ -60,11 +60,6 @@ class _Value(msgspec.Struct):
     user_preferences: msgspec.Raw = msgspec.Raw()
 
 
-class _Change(msgspec.Struct):
-    value: msgspec.Raw
-    field: str
-
-
 class _Envelope(msgspec.Struct):
     entry: list[msgspec.Raw]
 
@@ -159,26 +154,26 @@ class _Reader:
         self._unread.append(UnreadItem(reason, bytes(raw), own))
 
     def take(self, entry: Fields, raw: msgspec.Raw) -> None:
-        change = part(raw, _Change)
-        if change is None:
+        change = Fields(raw)
+        if not change:
             self.leave("a change cannot be read", raw, own=False)
             return
-        value = part(change.value, _Value)
+        field, value = change.text("field", 60) or "", part(change.raw("value"), _Value)
         if value is None:
-            self._take_business(change, entry, raw)
+            self._take_business(field, change.raw("value"), entry, raw)
         elif value.metadata.phone_number_id != self._account.external_id:
             name = text(value.metadata.phone_number_id, 100)
             found = sum(len(items(part)) for part in (value.messages, value.statuses, value.message_echoes)) or 1
             self._elsewhere[name] = self._elsewhere.get(name, 0) + found
         else:
-            self._take_value(change.field, value, raw)
+            self._take_value(field, value, raw)
 
-    def _take_business(self, change: _Change, entry: Fields, raw: msgspec.Raw) -> None:
+    def _take_business(self, field: str, raw_value: msgspec.Raw, entry: Fields, raw: msgspec.Raw) -> None:
         """A change that names no number is its business account's: of another, or where ours is not known, it tells us nothing.
 
         One callback URL may serve several customers of one application, and none may read what is said of another.
         """
-        value, ours = Fields(change.value), self._account.config.get("waba_id")
+        value, ours = Fields(raw_value), self._account.config.get("waba_id")
         business = account_of(entry, value)
         if business is not None:
             self._businesses[business] = self._businesses.get(business, 0) + 1
@@ -186,9 +181,9 @@ class _Reader:
             self._ignored += business in {None, ours} or ours is None
             return
         fallback = self._account.config.get("fallback_template")
-        notice = notice_in(change.field, entry, change.value, fallback_template=fallback)
+        notice = notice_in(field, entry, raw_value, fallback_template=fallback)
         if notice is None:
-            self.leave(f"a change of the field {text(change.field, 60)}", raw)
+            self.leave(f"a change of the field {field}", raw)
         else:
             self._notices.append(notice)
 
@@ -223,7 +218,7 @@ class _Reader:
             case "user_preferences":
                 self._take_preferences(value, raw)
             case _:
-                self.leave(f"a change of the field {text(field, 60)}", raw)
+                self.leave(f"a change of the field {field}", raw)
 
     def _bounded(self, raw: msgspec.Raw) -> Iterator[msgspec.Raw]:
         for item in items(raw):
