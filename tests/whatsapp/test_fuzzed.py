@@ -61,7 +61,7 @@ def _cloud_payload(number: str) -> dict[str, object]:
         "pricing": {"category": "service", "type": "regular"},
     }
     contacts = [{"profile": {"name": "Ana"}, "wa_id": "16505551234", "user_id": "US.1349"}]
-    echo = {"to": "16505551234", "id": "wamid.8", "timestamp": str(int(time.time())), "type": "edit"}
+    echo: dict[str, object] = {"to": "16505551234", "id": "wamid.8", "timestamp": str(int(time.time())), "type": "edit"}
     echo |= {"edit": {"original_message_id": "wamid.0", "message": EDITED}}
     wish = {"wa_id": "16505551234", "category": "marketing_messages", "value": "stop", "timestamp": 1764000000}
     update = [{"user_id": {"previous": "US.1", "current": "US.2"}}]
