@@ -13,7 +13,7 @@ from replyline.broker import Broker, BrokerUnavailable, CommandRefused, Told, Wr
 from replyline.channels import ChannelAccount
 from replyline.files import Files
 from replyline.health import Health
-from replyline.http_sessions import open_call_session, open_media_session
+from replyline.http_sessions import open_call_session, open_gateway_files_session, open_media_session
 from replyline.ids import new_id
 from replyline.jobs import ANY_JOB, DEAD_LETTER, ChannelKind, IncomingMessageJob
 from replyline.joining import Joining, known_deployment
@@ -63,6 +63,7 @@ class App:
         http: aiohttp.ClientSession,
         webhook_http: aiohttp.ClientSession,
         media_http: aiohttp.ClientSession,
+        gateway_files_http: aiohttp.ClientSession,
     ) -> None:
         self.settings = settings
         self.database = database
@@ -75,6 +76,7 @@ class App:
         self.http = http
         self.webhook_http = webhook_http
         self.media_http = media_http
+        self.gateway_files_http = gateway_files_http
         self.files = Files(settings.media_place)
         self.moves = Moves(database, publisher.publish)
         self.late_usage = LateUsage(database, supervisor)
@@ -362,6 +364,7 @@ async def open_app(settings: Settings, *, or_later: bool = False) -> AsyncIterat
         stack.push_async_callback(health.close)
         http = await stack.enter_async_context(open_call_session(settings))
         media_http = await stack.enter_async_context(open_media_session(settings))
+        gateway_files_http = await stack.enter_async_context(open_gateway_files_session(settings))
         webhook_http = await stack.enter_async_context(
             webhooks.open_webhook_session(
                 allow_private=settings.webhook_allow_private, timeout_s=settings.webhook_timeout_s
@@ -379,6 +382,7 @@ async def open_app(settings: Settings, *, or_later: bool = False) -> AsyncIterat
             http=http,
             webhook_http=webhook_http,
             media_http=media_http,
+            gateway_files_http=gateway_files_http,
         )
         app.late_usage.start()
         stack.push_async_callback(app.late_usage.close)

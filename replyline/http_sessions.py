@@ -15,8 +15,17 @@ def open_call_session(settings: Settings) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(timeout=timeout, connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
+def open_gateway_files_session(settings: Settings) -> aiohttp.ClientSession:
+    """For files, which take longer, from addresses that the operator has set: a gateway is usually inside the network."""
+    connector = aiohttp.TCPConnector(limit=50)
+    return aiohttp.ClientSession(timeout=_patient(settings), connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+
 def open_media_session(settings: Settings) -> aiohttp.ClientSession:
     """For files, which take longer, and whose addresses others name."""
-    timeout = aiohttp.ClientTimeout(total=_MEDIA_TIMEOUT_S, sock_connect=settings.http_connect_timeout_s, sock_read=30)
     connector = vetted_connector(allow_private=settings.webhook_allow_private, limit=50)
-    return aiohttp.ClientSession(timeout=timeout, connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+    return aiohttp.ClientSession(timeout=_patient(settings), connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+
+def _patient(settings: Settings) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=_MEDIA_TIMEOUT_S, sock_connect=settings.http_connect_timeout_s, sock_read=30)

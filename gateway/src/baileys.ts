@@ -1,7 +1,9 @@
 /** The real WhatsApp, by Baileys. */
-import { makeCacheableSignalKeyStore, makeWASocket, proto, WAMessageStatus } from 'baileys';
-import type { WAVersion } from 'baileys';
+import { downloadMediaMessage, makeCacheableSignalKeyStore, makeWASocket, proto, WAMessageStatus } from 'baileys';
+import type { WAMessage, WAVersion } from 'baileys';
+import type { Readable } from 'node:stream';
 import type { Logger } from 'pino';
+import { codeOf } from './socket.js';
 import type { OpenSocket } from './socket.js';
 
 type BaileysLogger = Parameters<typeof makeCacheableSignalKeyStore>[1] & object;
@@ -24,8 +26,21 @@ export function baileys(version: WAVersion | null): OpenSocket {
       ...(version === null ? {} : { version }),
     });
     reportAcks(socket);
-    return socket;
+    return Object.assign(socket, { download: (message: WAMessage) => download(socket, message) });
   };
+}
+
+/**
+ * A file that WhatsApp no longer has is asked of the telephone, once. Baileys 7.0.0-rc14 means to do so by itself, but looks for
+ * the status where its own errors do not have it (`downloadMediaMessage` in Utils/messages.js).
+ */
+async function download(socket: ReturnType<typeof makeWASocket>, message: WAMessage): Promise<Readable> {
+  try {
+    return await downloadMediaMessage(message, 'stream', {});
+  } catch (error) {
+    if (![403, 404, 410].includes(codeOf(error) ?? 0)) throw error;
+    return downloadMediaMessage(await socket.updateMediaMessage(message), 'stream', {});
+  }
 }
 
 /**

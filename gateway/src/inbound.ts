@@ -1,6 +1,8 @@
-/** What of WhatsApp's messages is reported, and as what: contracts §3.6 and docs/qr-gateway.md, "Events". */
-import { jidNormalizedUser, normalizeMessageContent, proto } from 'baileys';
+/** What of WhatsApp's messages is reported: contracts §3.6 and docs/qr-gateway.md, "Events". */
+import { jidNormalizedUser } from 'baileys';
 import type { MessageUpsertType, WAMessage } from 'baileys';
+import { saidIn } from './content.js';
+import type { MediaFacts } from './content.js';
 import { isPerson } from './jid.js';
 
 export interface MessageEvent {
@@ -15,6 +17,8 @@ export interface MessageEvent {
   backlog: boolean;
   reply_to: string | null;
   target: string | null;
+  media: ({ id: string } & MediaFacts) | null;
+  content: Record<string, unknown>;
 }
 
 export interface Acceptance {
@@ -25,26 +29,8 @@ export interface Acceptance {
   isOurs: (waId: string) => boolean;
 }
 
-type Content = Pick<MessageEvent, 'type' | 'text'> & Partial<Pick<MessageEvent, 'target'>>;
-
-/** Message kinds that say nothing to a person, or that belong to another message. */
-const SILENT = new Set([
-  'albumMessage', // its pictures follow as messages of their own
-  'callLogMesssage',
-  'encCommentMessage',
-  'encEventResponseMessage',
-  'encReactionMessage',
-  'keepInChatMessage',
-  'messageContextInfo',
-  'messageHistoryBundle',
-  'messageHistoryNotice',
-  'pinInChatMessage',
-  'placeholderMessage',
-  'pollUpdateMessage',
-  'secretEncryptedMessage',
-  'senderKeyDistributionMessage',
-  'stickerSyncRmrMessage',
-]);
+/** What the business does on its own telephone, other than write to the person, is nothing that the person did. */
+const NOT_OF_OURS = new Set(['reaction', 'edit', 'revoke', 'unknown']);
 
 /** The event of a message; null for what is not reported. */
 export function readMessage(message: WAMessage, type: MessageUpsertType, rules: Acceptance): MessageEvent | null {
@@ -54,22 +40,23 @@ export function readMessage(message: WAMessage, type: MessageUpsertType, rules: 
   const timestamp = seconds(message.messageTimestamp);
   const fromMe = key.fromMe === true;
   if (fromMe ? type !== 'notify' || rules.isOurs(key.id) : !isLive(type, timestamp, rules)) return null;
-  const inner = normalizeMessageContent(message.message ?? undefined);
-  const content = inner ? contentOf(inner) : null;
-  if (inner === undefined || content === null) return null;
+  const said = message.message ? saidIn(message.message) : null;
+  if (said === null || (fromMe && NOT_OF_OURS.has(said.type))) return null;
   const alt = jidNormalizedUser(key.remoteJidAlt);
   return {
     id: key.id,
     from,
     alt: isPerson(alt) && alt !== from ? alt : null,
     from_me: fromMe,
-    type: content.type,
-    text: content.text,
+    type: said.type,
+    text: said.text,
     name: fromMe ? null : message.pushName || null,
     timestamp,
     backlog: type === 'append',
-    reply_to: quotedBy(inner),
-    target: content.target ?? null,
+    reply_to: said.reply_to,
+    target: said.target,
+    media: said.media === null ? null : { id: key.id, ...said.media },
+    content: said.content,
   };
 }
 
@@ -77,74 +64,6 @@ export function readMessage(message: WAMessage, type: MessageUpsertType, rules: 
 function isLive(type: MessageUpsertType, timestamp: number, { pairedAt, backlogS }: Acceptance): boolean {
   if (type === 'notify') return true;
   return pairedAt !== null && timestamp >= Math.floor(pairedAt) && Date.now() / 1000 - timestamp <= backlogS;
-}
-
-function contentOf(inner: proto.IMessage): Content | null {
-  return textOf(inner) ?? mediaOf(inner) ?? choiceOf(inner) ?? aboutAnother(inner) ?? unknown(inner);
-}
-
-function textOf(inner: proto.IMessage): Content | null {
-  const text = inner.conversation || inner.extendedTextMessage?.text;
-  return text ? { type: 'text', text } : null;
-}
-
-function mediaOf(inner: proto.IMessage): Content | null {
-  const { imageMessage: image, documentMessage: document, contactMessage: contact } = inner;
-  const video = inner.videoMessage ?? inner.ptvMessage;
-  const place = inner.locationMessage ?? inner.liveLocationMessage;
-  if (image) return { type: 'image', text: image.caption ?? '' };
-  if (video) return { type: 'video', text: video.caption ?? '' };
-  if (inner.audioMessage) return { type: 'audio', text: '' };
-  if (document) return { type: 'document', text: document.caption ?? document.fileName ?? '' };
-  if (inner.stickerMessage ?? inner.lottieStickerMessage) return { type: 'sticker', text: '' };
-  if (place) return { type: 'location', text: inner.locationMessage?.name ?? inner.liveLocationMessage?.caption ?? '' };
-  if (contact) return { type: 'contacts', text: contact.displayName ?? '' };
-  if (inner.contactsArrayMessage) return { type: 'contacts', text: inner.contactsArrayMessage.displayName ?? '' };
-  return null;
-}
-
-function choiceOf(inner: proto.IMessage): Content | null {
-  const button = inner.buttonsResponseMessage ?? inner.templateButtonReplyMessage;
-  const poll = inner.pollCreationMessage ?? inner.pollCreationMessageV2 ?? inner.pollCreationMessageV3;
-  if (button) return { type: 'button', text: button.selectedDisplayText ?? '' };
-  if (inner.interactiveResponseMessage) {
-    return { type: 'button', text: inner.interactiveResponseMessage.body?.text ?? '' };
-  }
-  if (inner.listResponseMessage) return { type: 'list', text: inner.listResponseMessage.title ?? '' };
-  if (poll) return { type: 'poll', text: poll.name ?? '' };
-  return null;
-}
-
-function aboutAnother(inner: proto.IMessage): Content | null {
-  const { reactionMessage: reaction, protocolMessage: protocol } = inner;
-  if (reaction) return { type: 'reaction', text: reaction.text ?? '', target: reaction.key?.id ?? null };
-  const target = protocol?.key?.id ?? null;
-  switch (protocol?.type) {
-    case proto.Message.ProtocolMessage.Type.REVOKE:
-      return { type: 'revoke', text: '', target };
-    case proto.Message.ProtocolMessage.Type.MESSAGE_EDIT: {
-      const edited = normalizeMessageContent(protocol.editedMessage ?? undefined);
-      const content = edited ? (textOf(edited) ?? mediaOf(edited)) : null;
-      return { type: 'edit', text: content?.text ?? '', target };
-    }
-    default:
-      return null;
-  }
-}
-
-function unknown(inner: proto.IMessage): Content | null {
-  const kinds = Object.entries(inner).filter(([, value]) => value !== null && value !== undefined);
-  const says = kinds.some(([kind]) => !SILENT.has(kind) && kind !== 'protocolMessage' && kind !== 'conversation');
-  return says ? { type: 'unknown', text: '' } : null;
-}
-
-/** Every kind of content has its own `contextInfo`, all alike. */
-function quotedBy(inner: proto.IMessage): string | null {
-  for (const value of Object.values(inner) as unknown[]) {
-    const context = (value as { contextInfo?: proto.IContextInfo | null } | null)?.contextInfo;
-    if (context?.stanzaId) return context.stanzaId;
-  }
-  return null;
 }
 
 function seconds(stamp: WAMessage['messageTimestamp']): number {

@@ -1,9 +1,12 @@
 /** WhatsApp's addresses of one person: `4915112345678@s.whatsapp.net`, or `123456789@lid` for a hidden number. */
 import { isLidUser, isPnUser, jidNormalizedUser } from 'baileys';
 
-/** Not a group, a broadcast, a newsletter or a bot. */
+/** WhatsApp's own notices. */
+const WHATSAPP_ITSELF = '0@s.whatsapp.net';
+
+/** Not a group, a broadcast, a newsletter, a bot or WhatsApp itself. */
 export function isPerson(jid: string): boolean {
-  return isPnUser(jid) === true || isLidUser(jid) === true;
+  return jid !== WHATSAPP_ITSELF && (isPnUser(jid) === true || isLidUser(jid) === true);
 }
 
 /** Whether it is a phone number, of which WhatsApp can be asked whether it is registered. */

@@ -2,12 +2,13 @@
  * A WhatsApp that does what it is told, in place of Baileys (GATEWAY_SOCKET=scripted), driven by the routes under
  * `/_script/` of the same server. README.md, "Scripted mode", describes them; nothing in here is ever used otherwise.
  */
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import * as fs from 'node:fs';
+import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { proto, WAMessageStatus } from 'baileys';
-import type { AuthenticationCreds, AuthenticationState, BaileysEventMap, WAMessage } from 'baileys';
+import type { AnyMessageContent, AuthenticationCreds, AuthenticationState, BaileysEventMap, WAMessage } from 'baileys';
 import type { FastifyInstance } from 'fastify';
 import { phoneOf } from './jid.js';
 import { Refusal } from './refusal.js';
@@ -43,6 +44,8 @@ class Script {
   sends: SendRule = SEND_OK;
   lock: Lock = { isActive: false };
   readonly absent = new Set<string>();
+  /** The bytes of files by the id of their message. */
+  readonly files = new Map<string, { bytes: Buffer; cut: boolean }>();
 
   constructor(
     readonly session: string,
@@ -141,11 +144,19 @@ class ScriptedSocket implements WhatsAppSocket {
     await this.auth.keys.set({ session: { [`${phoneOf(jid)}.0`]: randomBytes(32) } });
     if (rule.mode === 'throw') throw boom(rule.code, rule.message);
     this.#mustBeOpen();
-    const text = 'text' in content ? content.text : null;
-    this.script.note('send', { jid, id, text, reply_to: options?.quoted?.key.id ?? null, mode: rule.mode });
+    const quoted = options?.quoted?.key.id ?? null;
+    this.script.note('send', { jid, id, ...shownOf(content), reply_to: quoted, mode: rule.mode });
     setTimeout(() => this.#acknowledge(jid, id, rule), 1);
     if (rule.slow_ms > 0) await delay(rule.slow_ms);
     return { key: { remoteJid: jid, fromMe: true, id } };
+  }
+
+  async download({ key }: WAMessage): Promise<Readable> {
+    this.#mustBeOpen();
+    const file = this.script.files.get(key.id ?? '');
+    this.script.note('download', { id: key.id });
+    if (file === undefined) throw boom(404, 'Failed to fetch stream');
+    return Readable.from(file.cut ? cutOff(file.bytes) : [file.bytes]);
   }
 
   async sendPresenceUpdate(type: string, jid?: string): Promise<void> {
@@ -190,6 +201,26 @@ class ScriptedSocket implements WhatsAppSocket {
   #mustBeOpen(): void {
     if (this.state !== 'open') throw boom(428, 'Connection Closed');
   }
+}
+
+/** The first half of a file, and then an error. */
+async function* cutOff(bytes: Buffer): AsyncGenerator<Buffer> {
+  yield bytes.subarray(0, bytes.length / 2);
+  await delay(50);
+  throw boom(500, 'the connection was cut');
+}
+
+/** What is sent, as the log shows it: a text, or a file by its kind, hash and words. */
+function shownOf(content: AnyMessageContent): object {
+  if ('text' in content) return { text: content.text };
+  for (const kind of ['image', 'video', 'audio', 'document', 'sticker']) {
+    const { [kind]: data, caption, mimetype, fileName, ptt } = content as Record<string, unknown>;
+    if (!Buffer.isBuffer(data)) continue;
+    const sha256 = createHash('sha256').update(data).digest('hex');
+    const facts = { mime: mimetype ?? null, filename: fileName ?? null, voice: ptt === true };
+    return { kind, sha256, text: caption ?? null, ...facts };
+  }
+  return {};
 }
 
 type Boomed = Error & { output: { statusCode: number } };
@@ -257,6 +288,11 @@ export class ScriptedWhatsApp {
       case 'absent':
         for (const phone of body.phones as string[]) script.absent.add(phone);
         return;
+      case 'file': {
+        const bytes = Buffer.from(String(body.base64), 'base64');
+        script.files.set(String(body.id), { bytes, cut: body.cut === true });
+        return;
+      }
       case 'lock':
         script.lock = lockOf(body);
         return;

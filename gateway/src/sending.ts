@@ -1,10 +1,14 @@
 /** One message on its way out: docs/qr-gateway.md, "Sending", and contracts §3.7. */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { WAMessage } from 'baileys';
+import { proto } from 'baileys';
+import type { AnyMessageContent, WAMessage } from 'baileys';
 import type { Logger } from 'pino';
 import { isBarred } from './contacts.js';
 import type { Contacts } from './contacts.js';
+import { contentOf } from './files.js';
 import { isPhone } from './jid.js';
+import { fetchLink } from './links.js';
+import type { LinkRules } from './links.js';
 import type { Pacer } from './pacing.js';
 import { Refusal } from './refusal.js';
 import { untilTomorrow } from './sends.js';
@@ -46,6 +50,7 @@ export class Sender {
     private readonly contacts: Contacts,
     private readonly pacer: Pacer,
     private readonly dailyCap: number,
+    private readonly links: LinkRules,
     private readonly log: Logger,
   ) {}
 
@@ -94,12 +99,14 @@ export class Sender {
     const waitMs = this.pacer.claim(key, order.to, typingMs);
     if (waitMs > 0) throw new Refusal('paced', 'too fast for this number', waitMs);
     await this.#refuseAbsent(order.to);
+    const content = await this.#content(order);
     this.#refuseCapped(waId);
     // From here on a repeat writes under the same id, whatever becomes of this process.
     this.sends.keep(waId, { ...order, key, written: false });
     await this.#type(order.to, typingMs);
-    await this.pacer.turn(order.to, this.line.stop, () => this.#write(waId, order));
-    this.sends.keep(waId, { ...order, key, written: true });
+    const sent = await this.pacer.turn(order.to, this.line.stop, () => this.#write(waId, order, content));
+    const again = order.file !== undefined && sent?.message ? { message: encoded(sent.message) } : {};
+    this.sends.keep(waId, { ...order, key, written: true, ...again });
     this.contacts.exists(order.to);
   }
 
@@ -153,15 +160,24 @@ export class Sender {
     }
   }
 
-  async #write(waId: string, { to, text, reply_to: replyTo }: Order): Promise<void> {
+  /** Without `linkPreview: null` Baileys would fetch whatever the text links to. */
+  async #content({ text, file }: Order): Promise<AnyMessageContent> {
+    if (file === undefined) return { text, linkPreview: null };
+    return contentOf(file, await fetchLink(file.link, this.links), text);
+  }
+
+  async #write(
+    waId: string,
+    { to, reply_to: replyTo }: Order,
+    content: AnyMessageContent,
+  ): Promise<WAMessage | undefined> {
     const options = { messageId: waId, ...(replyTo === null ? {} : { quoted: this.#quoted(to, replyTo) }) };
-    // Without `linkPreview: null` Baileys would fetch whatever the text links to.
-    const written = this.line.socket().sendMessage(to, { text, linkPreview: null }, options);
+    const written = this.line.socket().sendMessage(to, content, options);
     const late = new AbortController();
     const timeout = delay(LONGEST_WRITE_MS, undefined, { signal: late.signal }).then(() => {
       throw new Refusal('unavailable', 'WhatsApp did not take the message in time', 5000);
     });
-    await Promise.race([written, timeout]).finally(() => {
+    return Promise.race([written, timeout]).finally(() => {
       late.abort();
       timeout.catch(() => {});
     });
@@ -175,5 +191,11 @@ export class Sender {
 }
 
 function isSame(one: Order, other: Order): boolean {
-  return one.to === other.to && one.text === other.text && one.reply_to === other.reply_to;
+  const facts = ({ to, text, reply_to, file }: Order): string =>
+    JSON.stringify([to, text, reply_to, file?.kind, file?.link, file?.filename]);
+  return facts(one) === facts(other);
+}
+
+function encoded(message: proto.IMessage): string {
+  return Buffer.from(proto.Message.encode(message).finish()).toString('base64');
 }

@@ -1,5 +1,6 @@
 /** What this session sent: kept before it goes out, so that a repeat is known, and a telephone can ask for it again. */
 import { createHash } from 'node:crypto';
+import type { OrderedFile } from './files.js';
 import type { SealedFolder } from './vault.js';
 
 /** docs/qr-gateway.md, "Sending". */
@@ -8,8 +9,11 @@ const DAY_MS = 24 * 3_600_000;
 
 export interface Order {
   to: string;
+  /** Of a file: its caption, which may be empty. */
   text: string;
   reply_to: string | null;
+  /** Left out for a text. */
+  file?: OrderedFile;
 }
 
 export interface Sent extends Order {
@@ -17,6 +21,8 @@ export interface Sent extends Order {
   key: string;
   /** Whether the socket took it; else a repeat writes it again, under the same id. */
   written: boolean;
+  /** Of a file, once it is written: the message in base64, for a telephone that asks for it again. */
+  message?: string;
 }
 
 export class Sends {

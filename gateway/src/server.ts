@@ -3,9 +3,12 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import Fastify from 'fastify';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
+import { FILE_KINDS } from './files.js';
+import type { OrderedFile } from './files.js';
 import type { Gateway } from './gateway.js';
 import { readJid } from './jid.js';
 import { Refusal } from './refusal.js';
+import type { Order } from './sends.js';
 import type { SessionConfig } from './session.js';
 
 declare module 'fastify' {
@@ -40,17 +43,33 @@ const KEY = {
 };
 const TO = { type: 'string', minLength: 1, maxLength: 100 };
 const WA_ID = { type: 'string', minLength: 1, maxLength: 128 };
+const TEXT = {
+  required: ['text'],
+  properties: { text: { type: 'string', minLength: 1, maxLength: 65_536 } },
+};
+const MEDIA = {
+  required: ['kind', 'link'],
+  properties: {
+    kind: { enum: [...FILE_KINDS] },
+    link: { type: 'string', maxLength: 2000, pattern: '^https?://[^\\s/?#]+' },
+    caption: { type: ['string', 'null'], maxLength: 1024 },
+    filename: { type: ['string', 'null'], maxLength: 240 },
+  },
+};
 const MESSAGE = {
   type: 'object',
-  required: ['to', 'type', 'text'],
+  required: ['to', 'type'],
   properties: {
     to: TO,
-    type: { const: 'text' },
-    text: { type: 'string', minLength: 1, maxLength: 65_536 },
+    type: { enum: ['text', 'media'] },
     reply_to: { anyOf: [WA_ID, { type: 'null' }] },
     typing_ms: { type: 'integer', minimum: 0, maximum: 20_000 },
   },
+  if: { properties: { type: { const: 'media' } } },
+  then: MEDIA,
+  else: TEXT,
 };
+const FILE = { type: 'object', properties: { ...ID.properties, waId: WA_ID } };
 const READ = {
   type: 'object',
   required: ['to', 'message_ids'],
@@ -69,7 +88,19 @@ interface Pair extends Id {
 }
 interface Send extends Id {
   Headers: { 'idempotency-key': string };
-  Body: { to: string; text: string; reply_to?: string | null; typing_ms?: number };
+  Body: { to: string; reply_to?: string | null; typing_ms?: number } & (TextBody | MediaBody);
+}
+interface TextBody {
+  type: 'text';
+  text: string;
+}
+interface MediaBody extends Pick<OrderedFile, 'kind' | 'link'> {
+  type: 'media';
+  caption?: string | null;
+  filename?: string | null;
+}
+interface File {
+  Params: { id: string; waId: string };
 }
 interface Read extends Id {
   Body: { to: string; message_ids: string[] };
@@ -128,9 +159,13 @@ function addMessageCalls(app: FastifyInstance, gateway: Gateway): void {
   const message = { params: ID, headers: KEY, body: MESSAGE };
   app.post<Send>(`${at}/messages`, { schema: message }, async ({ params, headers, body }, reply) => {
     const session = await gateway.find(params.id);
-    const order = { to: person(body.to), text: body.text, reply_to: body.reply_to ?? null };
+    const order = { to: person(body.to), reply_to: body.reply_to ?? null, ...said(body) };
     const answer = await session.send(headers['idempotency-key'], order, body.typing_ms ?? 0);
     return reply.code(answer.repeated ? 200 : 202).send(answer.body);
+  });
+  app.get<File>(`${at}/media/:waId`, { schema: { params: FILE } }, async ({ params }, reply) => {
+    const session = await gateway.find(params.id);
+    return reply.type('application/octet-stream').send(await session.file(params.waId));
   });
   app.post<Read>(`${at}/read`, { schema: { params: ID, body: READ } }, async ({ params, body }, reply) => {
     const session = await gateway.find(params.id);
@@ -142,6 +177,12 @@ function addMessageCalls(app: FastifyInstance, gateway: Gateway): void {
     await session.typing(person(body.to), body.on);
     return reply.code(202).send({});
   });
+}
+
+function said(body: TextBody | MediaBody): Pick<Order, 'text' | 'file'> {
+  if (body.type === 'text') return { text: body.text };
+  const { kind, link, caption, filename = null } = body;
+  return { text: caption ?? '', file: { kind, link, filename } };
 }
 
 function person(to: string): string {

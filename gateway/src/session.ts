@@ -1,7 +1,9 @@
 /** One WhatsApp number: its connection, and what is kept of what goes over it. */
 import { randomUUID } from 'node:crypto';
 import path from 'node:path';
-import type { MessageUpsertType, WAMessage, WAMessageKey, WAMessageUpdate, proto } from 'baileys';
+import type { Readable } from 'node:stream';
+import { proto } from 'baileys';
+import type { MessageUpsertType, WAMessage, WAMessageKey, WAMessageUpdate } from 'baileys';
 import type { Logger } from 'pino';
 import { Connection } from './connection.js';
 import type { Code, Listener, State } from './connection.js';
@@ -10,15 +12,18 @@ import { readMessage } from './inbound.js';
 import type { MessageEvent } from './inbound.js';
 import { readJid } from './jid.js';
 import type { Lease } from './lease.js';
+import { Media } from './media.js';
 import { Outbox } from './outbox.js';
 import type { Webhook } from './outbox.js';
 import { Pacer } from './pacing.js';
+import { Refusal } from './refusal.js';
 import { Seen } from './seen.js';
 import { Sender } from './sending.js';
 import type { Answer } from './sending.js';
 import { Sends } from './sends.js';
 import type { Order } from './sends.js';
 import type { Settings } from './settings.js';
+import { codeOf } from './socket.js';
 import type { OpenSocket } from './socket.js';
 import { Standing } from './standing.js';
 import type { Fault } from './standing.js';
@@ -50,6 +55,7 @@ export interface SessionView {
 export class Session implements Listener {
   readonly #connection: Connection;
   readonly #contacts: Contacts;
+  readonly #media: Media;
   readonly #outbox: Outbox;
   readonly #pacer: Pacer;
   readonly #seen: Seen;
@@ -75,6 +81,7 @@ export class Session implements Listener {
     this.#config = JSON.parse(String(folder.read(CONFIG))) as SessionConfig;
     this.#standing = new Standing(folder);
     this.#contacts = new Contacts(inside('contacts'));
+    this.#media = new Media(inside('media'), settings.maxMediaBytes);
     this.#outbox = new Outbox(id, inside('outbox'), inside('rejected'), () => this.#webhook, settings, log);
     this.#pacer = new Pacer(settings);
     this.#seen = new Seen(inside('seen'));
@@ -82,7 +89,8 @@ export class Session implements Listener {
     this.#statuses = new Statuses(this.#sends);
     const again = async (key: WAMessageKey): Promise<proto.IMessage | undefined> => this.#again(key);
     this.#connection = new Connection(id, inside('auth'), this.#standing, lease, open, again, this, log);
-    this.#sender = new Sender(this.#connection, this.#sends, this.#contacts, this.#pacer, settings.dailyCap, log);
+    const links = { maxBytes: settings.maxMediaBytes, allowPrivate: settings.allowPrivateLinks };
+    this.#sender = new Sender(this.#connection, this.#sends, this.#contacts, this.#pacer, settings.dailyCap, links, log);
     this.#purging = setInterval(() => this.#purge(), PURGE_EVERY_MS).unref();
   }
 
@@ -148,6 +156,18 @@ export class Session implements Listener {
     return this.#sender.send(key, order, typingMs);
   }
 
+  /** The file that came with a message. Throws Refusal. */
+  async file(waId: string): Promise<Readable> {
+    const file = this.#media.open(waId, (message) => this.#connection.socket().download(message));
+    return file.catch((error: unknown) => {
+      if (error instanceof Refusal) throw error;
+      const code = codeOf(error);
+      this.log.warn({ code }, 'WhatsApp did not hand a file over');
+      if ([403, 404, 410].includes(code ?? 0)) throw new Refusal('unknown_media', 'WhatsApp no longer has the file');
+      throw new Refusal('unavailable', 'WhatsApp did not hand the file over', 5000);
+    });
+  }
+
   /** Mark messages of a person read. Throws Refusal. */
   async read(to: string, waIds: string[]): Promise<void> {
     const keys = waIds.map((id) => ({ remoteJid: to, id, fromMe: false }));
@@ -176,7 +196,9 @@ export class Session implements Listener {
       backlogS: this.settings.backlogS,
       isOurs: (waId) => this.#sends.find(waId) !== null,
     });
-    if (event !== null && !this.#seen.has(event.id)) this.#report(event);
+    if (event === null || this.#seen.has(event.id)) return;
+    if (event.media !== null) this.#media.keep(message);
+    this.#report(event);
   }
 
   update({ key, update }: WAMessageUpdate): void {
@@ -217,7 +239,8 @@ export class Session implements Listener {
   /** A message of ours, for a telephone that could not decrypt it. */
   #again({ id }: WAMessageKey): proto.IMessage | undefined {
     const sent = this.#sends.find(id ?? '');
-    return sent === null ? undefined : { extendedTextMessage: { text: sent.text } };
+    if (sent?.message !== undefined) return proto.Message.decode(Buffer.from(sent.message, 'base64'));
+    return sent === null || sent.file !== undefined ? undefined : { extendedTextMessage: { text: sent.text } };
   }
 
   #eventId(...parts: string[]): string {
@@ -235,6 +258,7 @@ export class Session implements Listener {
   #purge(): void {
     this.#sends.purge();
     this.#seen.purge();
+    this.#media.purge();
     this.#outbox.purge();
   }
 }

@@ -26,6 +26,10 @@ export interface Settings {
   backlogS: number;
   /** After how long, in ms, a silent gateway's sessions are taken over; at least 2000 (proper-lockfile's least). */
   leaseMs: number;
+  /** The largest file that is fetched or sent, in bytes. */
+  maxMediaBytes: number;
+  /** Whether a link of a file may lead to a private address. */
+  allowPrivateLinks: boolean;
   webhookTimeoutMs: number;
   /** The wait, in ms, before an event is posted a second time; doubled from then on. */
   retryFirstMs: number;
@@ -63,6 +67,9 @@ export function readSettings(env: NodeJS.ProcessEnv): Settings {
   const version = text('GATEWAY_WA_VERSION', '');
   check(version === '' || /^\d+\.\d+\.\d+$/.test(version), 'GATEWAY_WA_VERSION must look like 2.3000.1043857760');
 
+  const privateLinks = text('GATEWAY_ALLOW_PRIVATE_LINKS', 'no');
+  check(privateLinks === 'yes' || privateLinks === 'no', 'GATEWAY_ALLOW_PRIVATE_LINKS must be yes or no');
+
   const settings: Settings = {
     host: text('GATEWAY_HOST', '127.0.0.1'),
     port: whole('GATEWAY_PORT', 8090, 0, 65_535),
@@ -77,6 +84,8 @@ export function readSettings(env: NodeJS.ProcessEnv): Settings {
     dailyCap: whole('GATEWAY_DAILY_CAP', 0, 0, 1_000_000),
     backlogS: whole('GATEWAY_BACKLOG_S', 900, 0, 86_400),
     leaseMs: whole('GATEWAY_LEASE_MS', 15_000, 2000, 600_000),
+    maxMediaBytes: whole('GATEWAY_MAX_MEDIA_BYTES', 64_000_000, 1, 2_000_000_000),
+    allowPrivateLinks: privateLinks === 'yes',
     webhookTimeoutMs: whole('GATEWAY_WEBHOOK_TIMEOUT_MS', 10_000, 100, 120_000),
     retryFirstMs: whole('GATEWAY_RETRY_FIRST_MS', 1000, 10, 300_000),
   };

@@ -1,5 +1,6 @@
 /** WhatsApp as the gateway sees it: the little of Baileys' socket that is used, in Baileys' own types. */
-import type { AuthenticationState, BaileysEventMap, CacheStore, WASocket, WAMessageKey, proto } from 'baileys';
+import type { AuthenticationState, BaileysEventMap, CacheStore, WAMessage, WASocket, WAMessageKey, proto } from 'baileys';
+import type { Readable } from 'node:stream';
 import type { Logger } from 'pino';
 
 type Used =
@@ -16,6 +17,8 @@ export interface WhatsAppSocket extends Pick<WASocket, Used> {
   readonly ev: {
     on<E extends keyof BaileysEventMap>(event: E, listener: (data: BaileysEventMap[E]) => void): void;
   };
+  /** The file of a message, decrypted. */
+  download(message: WAMessage): Promise<Readable>;
   /** Unlink this device on WhatsApp's side. */
   logout(): Promise<void>;
   /** Close the connection; a `connection.update` follows. */

@@ -172,6 +172,8 @@ class Channel(Protocol):
     """Whether an accepted message counts as SENT; if not, it does when a status says so."""
     sign_every_s: ClassVar[float | None] = None
     """How often a sign of life must be given again, in seconds; None where the channel has none."""
+    files_come_from_a_gateway: ClassVar[bool] = False
+    """Whether files of people are fetched from the address that the operator gave the channel, and from no other."""
     shows_writing: ClassVar[bool] = False
     """Whether an open page shows an answer while it is being written."""
     window_s: ClassVar[float | None] = None

@@ -17,8 +17,11 @@ from replyline.cli.records import text_of
 from replyline.cli.running import CommandFailed, Exit, stop_on_signals
 from replyline.evolution.memory import Memory
 from replyline.evolution.service import Adapter, AdapterSettings
+from replyline.webhooks import open_webhook_session
 
 _LEAST_TOKEN_CHARS = 16
+_LINK_S = 60.0
+"""How long the file of a link may take, in seconds."""
 
 
 def evolution(
@@ -37,6 +40,9 @@ def evolution(
     grace: Annotated[
         float, typer.Option(help="Seconds to wait for Evolution's word on a send of unknown outcome.", min=0, max=600)
     ] = 20.0,
+    allow_private_links: Annotated[
+        bool, typer.Option("--allow-private-links", help="Send files from links that lead to private addresses too.")
+    ] = False,
 ) -> None:
     """Let WhatsApp by QR go through an Evolution API v2 server that you already run.
 
@@ -55,18 +61,21 @@ def evolution(
         raise CommandFailed(f"--url must begin with http:// or https://, not {url!r}", Exit.WRONG_CALL)
     logs.configure("info", "auto")
     try:
-        uvloop.run(_serve(settings, data, host, port))
+        uvloop.run(_serve(settings, data, host, port, allow_private_links=allow_private_links))
     except (OSError, sqlite3.Error) as error:
         raise CommandFailed(f"cannot start: {error}", Exit.UNAVAILABLE) from error
 
 
-async def _serve(settings: AdapterSettings, data: Path, host: str, port: int) -> None:
+async def _serve(settings: AdapterSettings, data: Path, host: str, port: int, *, allow_private_links: bool) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     memory = Memory(data)
     try:
-        async with aiohttp.ClientSession() as http:
-            adapter = Adapter(settings, memory, http)
+        async with (
+            aiohttp.ClientSession() as http,
+            open_webhook_session(allow_private=allow_private_links, timeout_s=_LINK_S) as link_http,
+        ):
+            adapter = Adapter(settings, memory, http, link_http)
             runner = web.AppRunner(adapter.application(), access_log=None, shutdown_timeout=2.0)
             await runner.setup()
             await web.TCPSite(runner, host, port).start()

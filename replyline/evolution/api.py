@@ -3,13 +3,16 @@
 Shapes and traps: contracts §3.2 (Evolution API v2.3.6).
 """
 
+import io
 from typing import TypeVar
 from urllib.parse import quote
 
 import aiohttp
 import msgspec
 
+from replyline.evolution.files import SentFile, call_for, file_in
 from replyline.evolution.refusal import Refusal
+from replyline.webhooks import read_at_most
 
 EVENTS = (
     "QRCODE_UPDATED",
@@ -24,6 +27,11 @@ EVENTS = (
 Known = TypeVar("Known", bound=msgspec.Struct)
 
 _MAX_ANSWER_BYTES = 1_000_000
+_MAX_FILE_ANSWER_BYTES = 140_000_000
+_FILE_S = 90.0
+"""How much longer a call with a file may take, in seconds."""
+# WhatsApp answers so for a file that it has deleted, and the telephone had it no longer either.
+_GONE = ("status code 404", "status code 410", "message not found")
 _NOT_CONNECTED_MS = 3_000
 _PACED_MS = 60_000
 
@@ -135,14 +143,44 @@ class EvolutionApi:
             body["quoted"] = {"key": {"id": reply_to}}
         path = f"/message/sendText/{quote(name, safe='')}"
         status, raw = await self._call("POST", path, body, extra_s=typing_ms / 1000, may_have_happened=True)
-        if 200 <= status < 300:
-            sent = _read(raw, _Sent)
-            if sent is None:
-                raise Unknown("Evolution's answer names no message")
-            return sent.key.id
-        if status >= 500:
-            raise Unknown(f"Evolution answered {status}")
-        raise _send_refusal(status, raw)
+        return _sent_id(status, raw)
+
+    async def send_file(self, name: str, to: str, file: SentFile, *, reply_to: str | None, typing_ms: int) -> str:
+        """Send one file; its WhatsApp id.
+
+        Raises:
+            Refusal: it surely did not go out.
+            Unknown: it may have.
+        """
+        call, of_file = call_for(file)
+        body: dict[str, object] = {"number": to, "delay": typing_ms, **of_file}
+        if reply_to is not None:
+            body["quoted"] = {"key": {"id": reply_to}}
+        path = f"/message/{call}/{quote(name, safe='')}"
+        extra_s = typing_ms / 1000 + _FILE_S
+        return _sent_id(*await self._call("POST", path, body, extra_s=extra_s, may_have_happened=True))
+
+    async def file(self, name: str, message: msgspec.Raw, message_id: str) -> bytes:
+        """The file of a message. Evolution finds the message by its id if it keeps messages; else it takes the whole of it.
+
+        Raises:
+            Refusal: it cannot be had, or not now.
+        """
+        path = f"/chat/getBase64FromMediaMessage/{quote(name, safe='')}"
+        status, raw = 0, b""
+        for asked in ({"key": {"id": message_id}}, message):
+            body: dict[str, object] = {"message": asked, "convertToMp4": False}
+            status, raw = await self._call("POST", path, body, extra_s=_FILE_S, max_bytes=_MAX_FILE_ANSWER_BYTES)
+            if 200 <= status < 300 and (found := file_in(raw)) is not None:
+                return found
+            if status not in {200, 201, 400}:
+                break
+        if status == 404:
+            raise Refusal("unknown_session", f"Evolution knows no such instance: {_said(raw)}")
+        said = _said(raw).lower()
+        if any(gone in said for gone in _GONE):
+            raise Refusal("unknown_media", f"WhatsApp no longer has the file: {said}")
+        raise Refusal("unavailable", f"Evolution answered {status}: {said}", retry_after_ms=5_000)
 
     async def read(self, name: str, to: str, message_ids: list[str]) -> None:
         """Mark messages read. Raises Refusal."""
@@ -165,17 +203,18 @@ class EvolutionApi:
         *,
         extra_s: float = 0.0,
         may_have_happened: bool = False,
+        max_bytes: int = _MAX_ANSWER_BYTES,
     ) -> tuple[int, bytes]:
         try:
             async with self._http.request(
                 method,
                 f"{self._url}{path}",
-                data=None if body is None else msgspec.json.encode(body),
+                data=None if body is None else io.BytesIO(msgspec.json.encode(body)),  # a file is sent in pieces
                 headers=self._headers,
                 timeout=aiohttp.ClientTimeout(total=self._timeout_s + extra_s, sock_connect=5),
                 allow_redirects=False,
             ) as response:
-                return response.status, await response.content.read(_MAX_ANSWER_BYTES)
+                return response.status, await read_at_most(response, max_bytes)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Refusal("unavailable", "Evolution cannot be reached", retry_after_ms=2_000) from error
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -214,6 +253,18 @@ def _check(status: int, raw: bytes) -> None:
     raise Refusal("unavailable", said, retry_after_ms=2_000)
 
 
+def _sent_id(status: int, raw: bytes) -> str:
+    """The WhatsApp id of what was sent. Raises Refusal, Unknown."""
+    if 200 <= status < 300:
+        sent = _read(raw, _Sent)
+        if sent is None:
+            raise Unknown("Evolution's answer names no message")
+        return sent.key.id
+    if status >= 500 or status == 408:
+        raise Unknown(f"Evolution answered {status}")
+    raise _send_refusal(status, raw)
+
+
 def _send_refusal(status: int, raw: bytes) -> Refusal | Unknown:
     """The 400 for everything: `exists: false` is for ever, a closed connection is not, a time-out says nothing at all."""
     said = _said(raw)
@@ -222,12 +273,18 @@ def _send_refusal(status: int, raw: bytes) -> Refusal | Unknown:
         return Refusal("unknown_session", f"Evolution knows no such instance: {said}")
     if status in {401, 403}:
         return Refusal("unavailable", f"Evolution refuses us: {said}", retry_after_ms=60_000)
+    if 300 <= status < 400:
+        return Refusal("unavailable", f"Evolution answered {status}: is its address right?", retry_after_ms=60_000)
+    if status == 429:  # of a proxy before it: Evolution itself says 400
+        return Refusal("paced", said or "too many calls", retry_after_ms=_PACED_MS)
     if '"exists":false' in lower.replace(" ", ""):
         return Refusal("not_on_whatsapp", "the number is not on WhatsApp")
     if "connection closed" in lower or "not connected" in lower:
         return Refusal("not_connected", said, retry_after_ms=_NOT_CONNECTED_MS)
     if "rate-overlimit" in lower:
         return Refusal("paced", said, retry_after_ms=_PACED_MS)
-    if "error:" in lower:  # thrown somewhere in the send, "Timed Out" among them: it may have gone out before
+    # Thrown somewhere in the send, "Timed Out" among them: it may have gone out before. A single letter is the first of an error
+    # that was a text: "Connection Closed" comes as ["C"] (Evolution API, issue 241), and so might "Timed Out" come.
+    if "error:" in lower or len(lower.strip('[]" ')) == 1:
         return Unknown(said)
     return Refusal("invalid", f"Evolution answered {status}: {said}")

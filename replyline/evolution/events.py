@@ -1,10 +1,16 @@
 """What Evolution's webhook tells, in the words of our contract: messages, statuses, and the state of the session."""
 
+import hashlib
 import time
+from dataclasses import dataclass
 
 import msgspec
+import structlog
 
-from replyline.evolution.memory import Memory, Session
+from replyline.evolution.content import EDIT, Json, Said, number_of, part_of, said_in, text_of
+from replyline.evolution.memory import Memory, Seen, Session
+
+log = structlog.get_logger(__name__)
 
 BACKLOG_S = 2400.0
 """A message older than this, in seconds, is history: it is not forwarded.
@@ -15,21 +21,27 @@ _CODES_LIVE_S = 45.0
 _STATES = {"open": "open", "connecting": "connecting", "close": "closed", "refused": "logged_out"}
 # Baileys' DisconnectReason, which Evolution hands on as `statusReason`.
 _ENDINGS = {401: "logged_out", 403: "banned", 402: "banned", 411: "logged_out", 406: "banned"}
+_STATUS_NUMBERS: dict[float | None, str] = {
+    0: "ERROR",
+    2: "SERVER_ACK",
+    3: "DELIVERY_ACK",
+    4: "READ",
+    5: "PLAYED",
+}  # Baileys' WAMessageStatus, which some versions hand on as it is
 _STATUSES = {"SERVER_ACK": "sent", "DELIVERY_ACK": "delivered", "READ": "read", "PLAYED": "read", "ERROR": "failed"}
 _NOT_PEOPLE = ("@g.us", "@broadcast", "@newsletter", "@bot")
-_KINDS = {
-    "conversation": "text",
-    "extendedTextMessage": "text",
-    "imageMessage": "image",
-    "audioMessage": "audio",
-    "videoMessage": "video",
-    "documentMessage": "document",
-    "stickerMessage": "sticker",
-    "locationMessage": "location",
-    "contactMessage": "contacts",
-    "buttonsResponseMessage": "button",
-    "listResponseMessage": "list",
-}
+_WHATSAPP_ITSELF = "0"
+"""WhatsApp's own notices come from 0@s.whatsapp.net."""
+# Where the same person's other address may stand, in the key or beside it (Evolution 2.3.0 to 2.3.3: `senderPn`).
+_OTHER_ADDRESSES = (
+    "remoteJidAlt",
+    "senderPn",
+    "senderLid",
+    "participantPn",
+    "participantAlt",
+    "recipientLid",
+    "recipientPn",
+)
 
 
 class Envelope(msgspec.Struct):
@@ -39,71 +51,8 @@ class Envelope(msgspec.Struct):
     data: msgspec.Raw
     instance: str = ""
     date_time: str = ""
-
-
-class _Key(msgspec.Struct):
-    id: str
-    remoteJid: str
-    fromMe: bool = False
-    remoteJidAlt: str | None = None
-
-
-class _Reaction(msgspec.Struct):
-    text: str | None = None
-    key: _Key | None = None
-
-
-class _Text(msgspec.Struct):
-    text: str | None = None
-    caption: str | None = None
-    title: str | None = None
-    selectedDisplayText: str | None = None
-
-
-class _Wrapped(msgspec.Struct):
-    message: "_Content | None" = None
-
-
-class _Content(msgspec.Struct):
-    ephemeralMessage: _Wrapped | None = None
-    viewOnceMessage: _Wrapped | None = None
-    viewOnceMessageV2: _Wrapped | None = None
-    documentWithCaptionMessage: _Wrapped | None = None
-    protocolMessage: object = None
-    senderKeyDistributionMessage: object = None
-    conversation: str | None = None
-    extendedTextMessage: _Text | None = None
-    imageMessage: _Text | None = None
-    videoMessage: _Text | None = None
-    audioMessage: _Text | None = None
-    documentMessage: _Text | None = None
-    stickerMessage: _Text | None = None
-    locationMessage: _Text | None = None
-    contactMessage: _Text | None = None
-    buttonsResponseMessage: _Text | None = None
-    listResponseMessage: _Text | None = None
-    reactionMessage: _Reaction | None = None
-
-
-class _Message(msgspec.Struct):
-    key: _Key
-    message: _Content | None = None
-    pushName: str | None = None
-    messageTimestamp: float | str | None = None
-
-
-class _Edited(msgspec.Struct):
-    """As a message with its new words, or as WhatsApp's own note of an edit."""
-
-    key: _Key
-    message: _Content | None = None
-    editedMessage: _Content | None = None
-
-
-class _Update(msgspec.Struct):
-    keyId: str | None = None
-    status: str | None = None
-    fromMe: bool = True
+    sender: str | None = None
+    """The session's own number."""
 
 
 class _Connection(msgspec.Struct):
@@ -117,7 +66,9 @@ class _Qr(msgspec.Struct):
     pairingCode: str | None = None
 
 
-class _QrUpdated(msgspec.Struct):
+class _QrUpdated(_Qr):
+    """The code stands in `qrcode`, or by itself in other versions."""
+
     qrcode: _Qr | None = None
 
 
@@ -125,23 +76,25 @@ async def take(memory: Memory, session: Session, envelope: Envelope) -> None:
     """Keep what one call tells, as events to be told on. Raises msgspec.MsgspecError where it cannot be read."""
     match envelope.event:
         case "messages.upsert":
-            await _message(memory, session, msgspec.json.decode(envelope.data, type=_Message))
+            await _message(memory, session, _object(envelope.data))
         case "send.message":
-            sent = msgspec.json.decode(envelope.data, type=_Message)
-            await memory.claim_sent(session.id, _chat(sent.key.remoteJid), _words(sent.message)[1], sent.key.id)
+            await _sent(memory, session, _object(envelope.data))
         case "messages.update":
-            await _status(memory, session, msgspec.json.decode(envelope.data, type=_Update))
-        case "messages.edited" | "messages.delete" as event:
-            await _amended(memory, session, event, envelope.data)
+            for update in _objects(envelope.data):
+                await _status(memory, session, update)
+        case "messages.edited":
+            await _edited(memory, session, _object(envelope.data), envelope.sender)
+        case "messages.delete":
+            await _deleted(memory, session, _object(envelope.data))
         case "connection.update":
             if envelope.date_time and envelope.date_time < session.told_at:
                 return  # told late: what came after it is known already
             session.told_at = envelope.date_time or session.told_at
             await _connection(memory, session, msgspec.json.decode(envelope.data, type=_Connection))
         case "qrcode.updated":
-            found = msgspec.json.decode(envelope.data, type=_QrUpdated).qrcode
-            if found is not None:
-                await show_code(memory, session, found.code, found.pairingCode)
+            updated = msgspec.json.decode(envelope.data, type=_QrUpdated)
+            found = updated.qrcode or updated
+            await show_code(memory, session, found.code, found.pairingCode)
         case "logout.instance":
             await change_state(memory, session, "logged_out")
 
@@ -190,71 +143,162 @@ def event_body(session: Session, kind: str, data: dict[str, object]) -> bytes:
     return msgspec.json.encode({"id": event_id, "type": kind, "session": session.id, "ts": time.time(), "data": data})
 
 
-async def _message(memory: Memory, session: Session, message: _Message) -> None:
+def _object(raw: msgspec.Raw) -> Json:
+    return msgspec.json.decode(raw, type=dict[str, object])
+
+
+def _objects(raw: msgspec.Raw) -> list[Json]:
+    found = msgspec.json.decode(raw, type=dict[str, object] | list[dict[str, object]])
+    return found if isinstance(found, list) else [found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """Which message, in which chat."""
+
+    id: str
+    jid: str
+    alt: str | None
+    from_me: bool
+
+    @property
+    def is_person(self) -> bool:
+        """Not a group, a broadcast, a newsletter, a bot, nor WhatsApp itself."""
+        return not self.jid.endswith(_NOT_PEOPLE) and _chat(self.jid) not in {"", _WHATSAPP_ITSELF}
+
+
+def _key(data: Json, name: str = "key") -> _Key:
+    """The key in a message. Raises msgspec.ValidationError where there is none."""
+    key = part_of(data, name) if name else data
+    id_, jid = text_of(key, "id"), text_of(key, "remoteJid")
+    if not id_ or not jid:
+        raise msgspec.ValidationError("a message has no key")
+    others = (text_of(key, other) or text_of(data, other) for other in _OTHER_ADDRESSES)
+    alt = next((other for other in others if other and _chat(other) != _chat(jid)), None)
+    return _Key(id_, jid, alt, key.get("fromMe") is True)
+
+
+async def _message(memory: Memory, session: Session, data: Json) -> None:
     """What somebody wrote; not what went out through us, nor groups, nor history."""
-    key = message.key
-    at = _seconds(message.messageTimestamp)
-    if key.remoteJid.endswith(_NOT_PEOPLE) or message.message is None or (at and time.time() - at > BACKLOG_S):
+    key = _key(data)
+    at = number_of(data, "messageTimestamp") or None
+    message = part_of(data, "message")
+    if not key.is_person or not message or (at and time.time() - at > BACKLOG_S):
         return
-    kind, text = _words(message.message)
-    if kind == "unknown" and (message.message.protocolMessage or message.message.senderKeyDistributionMessage):
+    said = said_in(message, part_of(data, "contextInfo"))
+    if key.from_me and await memory.claim_sent(session.id, _chat(key.jid), claimed_text(said), key.id) is not None:
         return
-    if key.fromMe and await memory.claim_sent(session.id, _chat(key.remoteJid), text, key.id) is not None:
+    # Of what the business does on its own telephone only what it says to the person is told: its reactions, its edits and
+    # what cannot be read of it are not the person's.
+    if said is None or (key.from_me and said.type in {"reaction", "edit", "revoke", "unknown"}):
         return
-    reaction = message.message.reactionMessage
-    data: dict[str, object] = {
-        "id": key.id,
-        "from": key.remoteJid,
-        "alt": key.remoteJidAlt,
-        "from_me": key.fromMe,
-        "type": kind,
-        "text": text,
-        "name": None if key.fromMe else message.pushName,
+    event = message_event(key.id, key.jid, key.alt, said, at=at, from_me=key.from_me, name=text_of(data, "pushName"))
+    file = msgspec.json.encode({"key": part_of(data, "key"), "message": _slim(message)}) if said.media else None
+    seen = Seen(key.id, key.jid, key.alt, key.from_me, file)
+    await memory.tell(session.id, [event_body(session, "message", event)], once=f"message:{key.id}", seen=seen)
+
+
+async def _sent(memory: Memory, session: Session, data: Json) -> None:
+    key = _key(data)
+    said = said_in(part_of(data, "message"))
+    await memory.claim_sent(session.id, _chat(key.jid), claimed_text(said), key.id)
+
+
+def claimed_text(said: Said | None) -> str:
+    """What a message of ours is recognised by, beside its chat."""
+    if said is None:
+        return ""
+    return said.text if said.media is None else sent_file_text(said.type, said.text)
+
+
+def sent_file_text(kind: str, caption: str) -> str:
+    """The same for a file that is sent: Evolution reports its caption with it."""
+    return f"[{kind}] {caption}"
+
+
+def _slim(message: Json) -> Json:
+    """A message with a file, without the parts that only make it large."""
+    return {
+        name: _slim(part_of(message, name)) if isinstance(found, dict) else found
+        for name, found in message.items()
+        if name not in {"base64", "jpegThumbnail", "thumbnail", "scansSidecar", "waveform", "contextInfo"}
+    }
+
+
+def message_event(
+    message_id: str, jid: str, alt: str | None, said: Said, *, at: float | None, from_me: bool = False, name: str = ""
+) -> Json:
+    """The data of a `message` event."""
+    return {
+        "id": message_id,
+        "from": jid,
+        "alt": alt,
+        "from_me": from_me,
+        "type": said.type,
+        "text": said.text,
+        "name": name or None if not from_me else None,
         "timestamp": at,
         "backlog": False,
-        "reply_to": None,
-        "target": reaction.key.id if reaction is not None and reaction.key is not None else None,
+        "reply_to": said.reply_to,
+        "target": said.target,
+        "media": None if said.media is None else {"id": message_id, **said.media},
+        "content": said.parts,
     }
-    await memory.tell(session.id, [event_body(session, "message", data)], once=f"message:{key.id}")
 
 
-async def _status(memory: Memory, session: Session, update: _Update) -> None:
-    status = _STATUSES.get(update.status or "")
-    if status is None or update.keyId is None or not update.fromMe:
+async def _status(memory: Memory, session: Session, update: Json) -> None:
+    key, changed = part_of(update, "key"), part_of(update, "update")
+    wa_id = text_of(update, "keyId") or text_of(key, "id")
+    number = number_of(changed, "status")
+    name = text_of(update, "status") or text_of(changed, "status") or _STATUS_NUMBERS.get(number, "")
+    status = _STATUSES.get(name)
+    from_me = update.get("fromMe", key.get("fromMe", True))
+    if status is None or not wa_id or from_me is not True:
         return
-    data: dict[str, object] = {
-        "wa_id": update.keyId,
-        "message_id": await memory.key_of(session.id, update.keyId),
+    data: Json = {
+        "wa_id": wa_id,
+        "message_id": await memory.key_of(session.id, wa_id),
         "status": status,
         "timestamp": time.time(),
         "error": {"code": "ERROR", "message": "WhatsApp did not take it"} if status == "failed" else None,
     }
-    await memory.tell(session.id, [event_body(session, "status", data)], once=f"status:{update.keyId}:{status}")
+    await memory.tell(session.id, [event_body(session, "status", data)], once=f"status:{wa_id}:{status}")
 
 
-async def _amended(memory: Memory, session: Session, event: str, raw: msgspec.Raw) -> None:
-    """Edited: the message with its new words. Deleted: its key alone."""
-    if event == "messages.edited":
-        edited = msgspec.json.decode(raw, type=_Edited)
-        kind, key, text = "edit", edited.key, _words(edited.editedMessage or edited.message)[1]
-    else:
-        kind, key, text = "revoke", msgspec.json.decode(raw, type=_Key), ""
-    if key.fromMe or key.remoteJid.endswith(_NOT_PEOPLE):
+async def _edited(memory: Memory, session: Session, data: Json, own: str | None) -> None:
+    """A person's edit comes as if it were ours: `fromMe: true`, and the business's own number for the chat.
+
+    So the chat is that of the message with this id (Evolution API, issues 1367 and 1380). Every other note of WhatsApp's about a
+    message comes under the same name: a revoke, which is told as `messages.delete` too, a timer, a history notice.
+    """
+    if data.get("type", EDIT[0]) not in EDIT or not part_of(data, "key"):
         return
-    data: dict[str, object] = {
-        "id": f"{key.id}:{kind}",
-        "from": key.remoteJid,
-        "alt": key.remoteJidAlt,
-        "from_me": False,
-        "type": kind,
-        "text": text,
-        "name": None,
-        "timestamp": time.time(),
-        "backlog": False,
-        "reply_to": None,
-        "target": key.id,
-    }
-    await memory.tell(session.id, [event_body(session, "message", data)])
+    key = _key(data)
+    seen = await memory.seen(session.id, key.id)
+    if seen is not None:
+        key = _Key(key.id, seen.jid, seen.alt, seen.from_me)
+    elif key.from_me:
+        if _chat(key.jid) == _chat(own or session.phone or ""):
+            log.info("evolution.edit_of_unknown_message", session=session.id)
+        return
+    edited = part_of(data, "editedMessage") or part_of(data, "message")
+    said = said_in(part_of(edited, "message") or edited)
+    if key.from_me or not key.is_person or said is None or not said.text:
+        return
+    # A message may be edited again and again: each edit is one of its own.
+    which = hashlib.sha256(f"{text_of(data, 'timestampMs')}\0{said.text}".encode()).hexdigest()[:12]
+    await _amend(memory, session, key, Said("edit", said.text, key.id), f"edit:{which}")
+
+
+async def _deleted(memory: Memory, session: Session, data: Json) -> None:
+    key = _key(data, "key" if part_of(data, "key") else "")
+    if not key.from_me and key.is_person:
+        await _amend(memory, session, key, Said("revoke", "", key.id), "revoke")
+
+
+async def _amend(memory: Memory, session: Session, key: _Key, said: Said, which: str) -> None:
+    event = message_event(f"{key.id}:{which}", key.jid, key.alt, said, at=time.time())
+    await memory.tell(session.id, [event_body(session, "message", event)])
 
 
 async def _connection(memory: Memory, session: Session, connection: _Connection) -> None:
@@ -268,35 +312,6 @@ async def _connection(memory: Memory, session: Session, connection: _Connection)
         session.last_error = {"code": str(reason), "message": f"disconnected: {reason}", "at": time.time()}
     phone = connection.wuid.partition("@")[0].partition(":")[0] if connection.wuid else None
     await change_state(memory, session, state, phone=phone)
-
-
-def _words(content: _Content | None) -> tuple[str, str]:
-    if content is None:
-        return "unknown", ""
-    for wrapped in (
-        content.ephemeralMessage,
-        content.viewOnceMessage,
-        content.viewOnceMessageV2,
-        content.documentWithCaptionMessage,
-    ):
-        if wrapped is not None:
-            return _words(wrapped.message)
-    if content.reactionMessage is not None:
-        return "reaction", content.reactionMessage.text or ""
-    if content.conversation is not None:
-        return "text", content.conversation
-    for name, kind in _KINDS.items():
-        found = getattr(content, name)
-        if isinstance(found, _Text):
-            return kind, found.text or found.caption or found.selectedDisplayText or found.title or ""
-    return "unknown", ""
-
-
-def _seconds(stamp: float | str | None) -> float | None:
-    try:
-        return float(stamp) if stamp else None
-    except ValueError:
-        return None
 
 
 def _chat(jid: str) -> str:

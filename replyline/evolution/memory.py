@@ -30,6 +30,10 @@ CREATE TABLE IF NOT EXISTS sends (
     wa_id TEXT, started_at REAL NOT NULL, PRIMARY KEY (session, key)
 );
 CREATE INDEX IF NOT EXISTS sends_wa_id ON sends (session, wa_id);
+CREATE TABLE IF NOT EXISTS messages (
+    session TEXT NOT NULL, id TEXT NOT NULL, jid TEXT NOT NULL, alt TEXT, from_me INTEGER NOT NULL, file BLOB,
+    at REAL NOT NULL, PRIMARY KEY (session, id)
+);
 CREATE TABLE IF NOT EXISTS seen (session TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (session, id));
 CREATE TABLE IF NOT EXISTS outbox (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT NOT NULL, body BLOB NOT NULL, at REAL NOT NULL,
@@ -67,6 +71,17 @@ class Send(msgspec.Struct):
     text: str
     wa_id: str | None
     started_at: float
+
+
+class Seen(msgspec.Struct):
+    """A message that was told, by its WhatsApp id: whose chat it stands in."""
+
+    id: str
+    jid: str
+    alt: str | None
+    from_me: bool
+    file: bytes | None = None
+    """For a message with a file: what Evolution needs to fetch it again, as JSON."""
 
 
 class Waiting(msgspec.Struct):
@@ -128,7 +143,7 @@ class Memory:
 
         def work(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
-            for table in ("sends", "seen", "outbox"):
+            for table in ("sends", "messages", "seen", "outbox"):
                 db.execute(f"DELETE FROM {table} WHERE session = ?", (session_id,))  # noqa: S608  the names are above
 
         await self._do(work)
@@ -201,8 +216,10 @@ class Memory:
 
     # Events.
 
-    async def tell(self, session: str, bodies: list[bytes], *, once: str | None = None) -> bool:
-        """Put events into the outbox; with `once`, only if that was never seen. False where it was."""
+    async def tell(
+        self, session: str, bodies: list[bytes], *, once: str | None = None, seen: Seen | None = None
+    ) -> bool:
+        """Put events into the outbox, and remember the message; with `once`, only if that was never seen. False where it was."""
 
         def work(db: sqlite3.Connection) -> bool:
             now = time.time()
@@ -210,6 +227,11 @@ class Memory:
                 fresh = db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (session, once, now)).rowcount
                 if not fresh:
                     return False
+            if seen is not None:
+                db.execute(
+                    "INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (session, seen.id, seen.jid, seen.alt, seen.from_me, seen.file, now),
+                )
             db.executemany(
                 "INSERT INTO outbox (session, body, at) VALUES (?, ?, ?)", [(session, b, now) for b in bodies]
             )
@@ -221,6 +243,15 @@ class Memory:
             return True
 
         return await self._do(work)
+
+    async def seen(self, session: str, message_id: str) -> Seen | None:
+        """A message that was told within a day."""
+        row = await self._do(
+            lambda db: db.execute(
+                "SELECT id, jid, alt, from_me, file FROM messages WHERE session = ? AND id = ?", (session, message_id)
+            ).fetchone()
+        )
+        return None if row is None else Seen(row[0], row[1], row[2], bool(row[3]), row[4])
 
     async def next_event(self, session: str) -> Waiting | None:
         """The oldest event that waits."""
@@ -252,6 +283,7 @@ class Memory:
 
         def work(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM sends WHERE started_at < ?", (before,))
+            db.execute("DELETE FROM messages WHERE at < ?", (before,))
             db.execute("DELETE FROM seen WHERE at < ?", (before,))
             db.execute("DELETE FROM outbox WHERE at < ?", (before,))
 

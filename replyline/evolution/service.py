@@ -1,22 +1,22 @@
 """The adapter's HTTP side: our gateway contract for Replyline, and a webhook for Evolution."""
 
 import asyncio
-import hashlib
 import hmac
 import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar
+from typing import TypeVar
 
 import aiohttp
 import msgspec
 import structlog
 from aiohttp import web
-from msgspec import Meta
 
-from replyline.evolution import events
+from replyline.evolution import events, requests
 from replyline.evolution.api import EvolutionApi, Unknown
+from replyline.evolution.files import SentFile
+from replyline.evolution.links import fetch_link
 from replyline.evolution.memory import Memory, Send, Session
 from replyline.evolution.outbox import Outbox
 from replyline.evolution.refusal import Refusal
@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 _KEY = re.compile(r"^[\x21-\x7e]{1,128}$")
 _JID = re.compile(r"^\+?\d{5,20}(?::\d+)?(?:@(?:s\.whatsapp\.net|c\.us|lid))?$")
 _MAX_BODY_BYTES = 4_000_000
+_MAX_EVENT_BYTES = 100_000_000
+_FILES_AT_ONCE = 4
 _PURGE_EVERY_S = 600.0
 _STILL_ASKING_MS = 1_000
 _TYPING_S = 8.0
@@ -50,41 +52,19 @@ class AdapterSettings:
     first_wait_s: float = 1.0
 
 
-class _Put(msgspec.Struct):
-    webhook_url: Annotated[str, Meta(pattern=r"^https?://[^\s/?#]+")]
-    webhook_secret: Annotated[str, Meta(min_length=1, max_length=500)]
-    label: Annotated[str, Meta(max_length=100)] | None = None
-
-
-class _Pair(msgspec.Struct):
-    phone: Annotated[str, Meta(pattern=r"^\d{6,20}$")]
-
-
-class _Message(msgspec.Struct):
-    to: str
-    type: Literal["text"]
-    text: Annotated[str, Meta(min_length=1, max_length=65_536)]
-    reply_to: str | None = None
-    typing_ms: Annotated[int, Meta(ge=0, le=20_000)] = 0
-
-
-class _Read(msgspec.Struct):
-    to: str
-    message_ids: Annotated[list[str], Meta(min_length=1, max_length=100)]
-
-
-class _Typing(msgspec.Struct):
-    to: str
-    on: bool
-
-
 class Adapter:
     """Everything that is open."""
 
-    def __init__(self, settings: AdapterSettings, memory: Memory, http: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, settings: AdapterSettings, memory: Memory, http: aiohttp.ClientSession, link_http: aiohttp.ClientSession
+    ) -> None:
+        """`link_http` fetches what customers name: it must not reach private addresses."""
         self._settings = settings
         self._memory = memory
         self._http = http
+        self._link_http = link_http
+        # A file is held whole, and in base64 beside that: few at a time.
+        self._files = asyncio.Semaphore(_FILES_AT_ONCE)
         self._api = EvolutionApi(http, settings.url, settings.api_key, timeout_s=settings.timeout_s)
         self._sessions: dict[str, Session] = {}
         self._outboxes: dict[str, Outbox] = {}
@@ -126,6 +106,7 @@ class Adapter:
             ("POST", f"{at}/restart", self._restart),
             ("POST", f"{at}/logout", self._logout),
             ("POST", f"{at}/messages", self._send),
+            ("GET", f"{at}/media/{{wa_id}}", self._file),
             ("POST", f"{at}/read", self._read),
             ("POST", f"{at}/typing", self._typing),
         ]
@@ -142,7 +123,7 @@ class Adapter:
         name = request.match_info["id"]
         if name not in SESSION:
             raise Refusal("invalid", f"a session id must be {SESSION.meaning}")
-        put = await _body(request, _Put)
+        put = await _body(request, requests.Put)
         session = self._sessions.get(name) or Session(name, put.webhook_url, put.webhook_secret)
         session.webhook_url, session.webhook_secret, session.label = put.webhook_url, put.webhook_secret, put.label
         await self._memory.keep_session(session)
@@ -188,7 +169,7 @@ class Adapter:
 
     async def _pair(self, request: web.Request) -> web.StreamResponse:
         session = self._known(request)
-        pair = await _body(request, _Pair)
+        pair = await _body(request, requests.Pair)
         if session.state == "open":
             raise Refusal("already_open", "the session is open")
         await self._connect(session, pair.phone)
@@ -216,7 +197,7 @@ class Adapter:
         key = request.headers.get("Idempotency-Key", "")
         if not _KEY.match(key):
             raise Refusal("invalid", "Idempotency-Key is missing, or not 1 to 128 visible characters")
-        message = await _body(request, _Message)
+        message = await _message(request)
         if not _JID.match(message.to):
             raise Refusal("invalid", "`to` is neither a phone number nor a WhatsApp address")
         if (session.id, key) in self._sending:
@@ -227,10 +208,12 @@ class Adapter:
         finally:
             self._sending.discard((session.id, key))
 
-    async def _send_once(self, session: Session, key: str, message: _Message) -> web.StreamResponse:
-        digest = _digest(message)
+    async def _send_once(self, session: Session, key: str, message: requests.Message) -> web.StreamResponse:
+        digest = message.digest
         chat = message.to.partition("@")[0].partition(":")[0].lstrip("+")
-        known = await self._memory.begin_send(session.id, key, Send(digest, chat, message.text, None, time.time()))
+        known = await self._memory.begin_send(
+            session.id, key, Send(digest, chat, message.recognised_by, None, time.time())
+        )
         if known is not None:
             if known.digest != digest:
                 raise Refusal("key_reused", "the key came with another message before")
@@ -246,9 +229,7 @@ class Adapter:
                 await self._memory.forget_send(session.id, key)
             raise Refusal("banned" if session.state == "banned" else "logged_out", f"the session is {session.state}")
         try:
-            wa_id = await self._api.send(
-                session.id, message.to, message.text, reply_to=message.reply_to, typing_ms=message.typing_ms
-            )
+            wa_id = await self._deliver(session.id, message)
         except Refusal:
             await self._memory.forget_send(session.id, key)
             raise
@@ -258,20 +239,40 @@ class Adapter:
         await self._memory.end_send(session.id, key, wa_id)
         return _json(202, {"message_id": key, "wa_id": wa_id})
 
+    async def _deliver(self, name: str, message: requests.Message) -> str:
+        """Send; its WhatsApp id. Raises Refusal, Unknown."""
+        to, reply_to, typing_ms = message.to, message.reply_to, message.typing_ms
+        if isinstance(message, requests.Text):
+            return await self._api.send(name, to, message.text, reply_to=reply_to, typing_ms=typing_ms)
+        async with self._files:
+            file = await fetch_link(self._link_http, message.link, message.kind)
+            sent = SentFile(message.kind, file.data, file.mime, message.filename or file.name, message.caption)
+            return await self._api.send_file(name, to, sent, reply_to=reply_to, typing_ms=typing_ms)
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        """The file that came with a message: Evolution fetches it from WhatsApp."""
+        session = self._known(request)
+        seen = await self._memory.seen(session.id, request.match_info["wa_id"])
+        if seen is None or seen.file is None:
+            raise Refusal("unknown_media", "no such file is known, or no longer")
+        async with self._files:
+            data = await self._api.file(session.id, msgspec.Raw(seen.file), seen.id)
+        return web.Response(body=data, content_type="application/octet-stream")
+
     async def _read(self, request: web.Request) -> web.StreamResponse:
-        session, read = self._known(request), await _body(request, _Read)
+        session, read = self._known(request), await _body(request, requests.Read)
         await self._api.read(session.id, read.to, read.message_ids)
         return _json(202, {})
 
     async def _typing(self, request: web.Request) -> web.StreamResponse:
         """Evolution holds the call as long as it shows "typing": nobody waits for that here."""
-        session, typing = self._known(request), await _body(request, _Typing)
+        session, typing = self._known(request), await _body(request, requests.Typing)
         shown = asyncio.create_task(self._show_typing(session.id, typing))
         self._typing_shown.add(shown)
         shown.add_done_callback(self._typing_shown.discard)
         return _json(202, {})
 
-    async def _show_typing(self, name: str, typing: _Typing) -> None:
+    async def _show_typing(self, name: str, typing: requests.Typing) -> None:
         try:
             await self._api.typing(name, typing.to, on=typing.on, for_s=_TYPING_S)
         except Refusal as error:
@@ -285,7 +286,8 @@ class Adapter:
         session = next((one for one in self._sessions.values() if _same(one.path_token, token)), None)
         if session is None or not _same(session.header_token, request.headers.get("x-replyline-secret", "")):
             return _json(401, {})
-        raw = await request.read()
+        # With base64 turned on for all of Evolution, a file comes along: it is not kept, but must not be refused either.
+        raw = await request.clone(client_max_size=_MAX_EVENT_BYTES).read()
         try:
             await events.take(self._memory, session, msgspec.json.decode(raw, type=events.Envelope))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -347,17 +349,18 @@ async def _nowhere(request: web.Request) -> web.StreamResponse:
     return _json(error.status, error.body())
 
 
+async def _message(request: web.Request) -> requests.Message:
+    try:
+        return msgspec.json.decode(await request.read(), type=requests.Text | requests.File)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal("invalid", str(error)) from error
+
+
 async def _body(request: web.Request, kind: type[Known]) -> Known:
     try:
         return msgspec.json.decode(await request.read(), type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal("invalid", str(error)) from error
-
-
-def _digest(message: _Message) -> bytes:
-    """What makes a message the same: not how long "typing" was shown before it."""
-    same = msgspec.json.encode([message.to, message.type, message.text, message.reply_to])
-    return hashlib.sha256(same).digest()
 
 
 def _json(status: int, body: object) -> web.Response:

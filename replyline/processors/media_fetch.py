@@ -20,7 +20,9 @@ async def process(job: MediaFetchJob, run: Run, app: App) -> None:
     if found is None or account is None:
         raise Permanent("the file's message or channel no longer exists", reason="unknown_media")
     path = f"{found.customer_id}/{found.channel_id}/{found.id}"
-    size = await app.files.write(path, CHANNELS[account.kind].fetch_media(account, found.ref, app.media_http))
+    channel = CHANNELS[account.kind]
+    http = app.gateway_files_http if channel.files_come_from_a_gateway else app.media_http
+    size = await app.files.write(path, channel.fetch_media(account, found.ref, http))
     async with app.database.transaction() as connection:
         kept = await keep_file(connection, run, found.id, path=path, size=size)
     if await media.get(app.database, found.id, customer_id=found.customer_id) is None:  # deleted while it was fetched

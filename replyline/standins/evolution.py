@@ -1,10 +1,12 @@
 """A stand-in for Evolution API v2 with its own shapes: 201 for a send, 400 for all that goes wrong with one (contracts §3.2)."""
 
+import base64
 import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import unquote
 
 import msgspec
@@ -14,7 +16,7 @@ from replyline.standins.faults import Error, StatusFailed
 from replyline.standins.messaging import Copies, MessagingConfiguration, MessagingStandin, Sent, Url, Written
 from replyline.standins.server import BadControl, Reply, Request, merged, read_control
 
-_PATH = re.compile(r"^/(instance|webhook|message|chat)/([A-Za-z]+)(?:/([^/]+))?$")
+_PATH = re.compile(r"^/(instance|webhook|message|chat)/([A-Za-z0-9]+)(?:/([^/]+))?$")
 _STATUS = {"sent": "SERVER_ACK", "delivered": "DELIVERY_ACK", "read": "READ"}
 
 
@@ -26,6 +28,10 @@ class Instance(msgspec.Struct, forbid_unknown_fields=True):
     webhook_headers: dict[str, str] = {}
     events: list[str] = []
     numbers_without_whatsapp: list[str] = []
+    files: dict[str, str] = {}
+    """Files of messages, in base64, by the id of the message."""
+    keeps_messages: bool = True
+    """Whether a file can be had by the id of its message alone (DATABASE_SAVE_DATA_NEW_MESSAGE)."""
     reports_own_sends: bool = True
     """Whether `send.message` is posted for what went out through the API."""
 
@@ -65,6 +71,43 @@ class _SendText(msgspec.Struct):
     text: Annotated[str, msgspec.Meta(min_length=1)]
     delay: int = 0
     quoted: _Quoted | None = None
+
+
+class _SendMedia(msgspec.Struct):
+    """Evolution takes a link or base64; the stand-in takes base64, as links are for the adapter to fetch."""
+
+    number: str
+    mediatype: Literal["image", "video", "document"]
+    media: Annotated[str, msgspec.Meta(min_length=1)]
+    mimetype: str | None = None
+    caption: str | None = None
+    fileName: str | None = None
+    delay: int = 0
+    quoted: _Quoted | None = None
+
+
+class _SendAudio(msgspec.Struct):
+    number: str
+    audio: Annotated[str, msgspec.Meta(min_length=1)]
+    delay: int = 0
+    quoted: _Quoted | None = None
+
+
+class _SendSticker(msgspec.Struct):
+    number: str
+    sticker: Annotated[str, msgspec.Meta(min_length=1)]
+    delay: int = 0
+    quoted: _Quoted | None = None
+
+
+class _AskedMessage(msgspec.Struct):
+    key: _QuotedKey
+    message: dict[str, object] | None = None
+
+
+class _AskFile(msgspec.Struct):
+    message: _AskedMessage
+    convertToMp4: bool = False
 
 
 class _Inbound(msgspec.Struct, rename={"sender": "from"}, forbid_unknown_fields=True):
@@ -170,12 +213,53 @@ class EvolutionStandin(MessagingStandin[Event]):
                 return Reply(201, {})
             case "POST", "message/sendText":
                 return self._send(name, instance, msgspec.json.decode(request.raw, type=_SendText), request)
+            case "POST", "message/sendMedia":
+                media = msgspec.json.decode(request.raw, type=_SendMedia)
+                facts = {"mimetype": media.mimetype, "fileName": media.fileName, "caption": media.caption}
+                return self._send_file(name, instance, media, (media.mediatype, media.media, facts), request)
+            case "POST", "message/sendWhatsAppAudio":
+                audio = msgspec.json.decode(request.raw, type=_SendAudio)
+                voice = {"mimetype": "audio/ogg; codecs=opus", "ptt": True}
+                return self._send_file(name, instance, audio, ("audio", audio.audio, voice), request)
+            case "POST", "message/sendSticker":
+                sticker = msgspec.json.decode(request.raw, type=_SendSticker)
+                return self._send_file(name, instance, sticker, ("sticker", sticker.sticker, {}), request)
+            case "POST", "chat/getBase64FromMediaMessage":
+                return _file(instance, msgspec.json.decode(request.raw, type=_AskFile).message)
             case "POST", "chat/markMessageAsRead" | "chat/sendPresence":
                 return Reply(201, {"read": "success"})
             case _:
                 return _error(404, "Not Found", [f"Cannot {request.method} {request.path}"])
 
     def _send(self, name: str, instance: Instance, send: _SendText, request: Request) -> Reply:
+        return self._take(name, instance, send, _Said(send.text, "text", {"conversation": send.text}, None), request)
+
+    def _send_file(
+        self,
+        name: str,
+        instance: Instance,
+        send: _SendMedia | _SendAudio | _SendSticker,
+        file: tuple[str, str, Mapping[str, object]],
+        request: Request,
+    ) -> Reply:
+        kind, data, facts = file
+        try:
+            size = len(base64.b64decode(data, validate=True))
+        except ValueError:
+            return _error(400, "Bad Request", ["Media must be a url or base64"])
+        told = {name: value for name, value in facts.items() if value is not None}
+        caption = str(told.get("caption") or "")
+        said = _Said(caption, kind, {f"{kind}Message": told}, {**told, "size": size})
+        return self._take(name, instance, send, said, request)
+
+    def _take(
+        self,
+        name: str,
+        instance: Instance,
+        send: _SendText | _SendMedia | _SendAudio | _SendSticker,
+        said: "_Said",
+        request: Request,
+    ) -> Reply:
         person = send.number.partition("@")[0].lstrip("+")
         if instance.state != "open":
             return _error(400, "Bad Request", ["Error: Connection Closed"])
@@ -183,11 +267,11 @@ class EvolutionStandin(MessagingStandin[Event]):
             return _error(400, "Bad Request", [{"jid": f"{person}@s.whatsapp.net", "exists": False, "number": person}])
         jid = send.number if "@" in send.number else f"{person}@s.whatsapp.net"
         wa_id = f"3EB0{secrets.token_hex(9).upper()}"
-        message = _message(jid, wa_id, send.text, from_me=True)
+        message = {**_message(jid, wa_id, said.text, from_me=True), "message": said.message}
         failed = self.faults.pick(request.path, request.raw, (StatusFailed,)) if self.faults else None
         if failed is None:
             context = send.quoted.key.id if send.quoted else None
-            self.deliver(Sent(time.time(), jid, send.text, wa_id, None, context=context))
+            self.deliver(Sent(time.time(), jid, said.text, wa_id, None, said.kind, context, said.body))
         events = [("send.message", message)] if instance.reports_own_sends else []
         statuses = ["ERROR"] if failed is not None else [_STATUS[status] for status in self.statuses]
         events += [("messages.update", {"keyId": wa_id, "fromMe": True, "status": status}) for status in statuses]
@@ -229,6 +313,24 @@ class EvolutionStandin(MessagingStandin[Event]):
         if callback is None:
             raise BadControl(f"nobody is subscribed to {event}")
         return Written((callback,), given.times, [message_id])
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    text: str
+    kind: str
+    message: Mapping[str, object]
+    body: object
+
+
+def _file(instance: Instance, asked: _AskedMessage) -> Reply:
+    """The file of a message, by the id of one that Evolution keeps, or from the message itself."""
+    if not instance.keeps_messages and asked.message is None:
+        return _error(400, "Bad Request", ["TypeError: Cannot read properties of undefined"])
+    data = instance.files.get(asked.key.id)
+    if data is None:
+        return _error(400, "Bad Request", ["Error: Failed to fetch stream: status code 404"])
+    return Reply(201, {"mediaType": "imageMessage", "fileName": "x", "mimetype": "image/jpeg", "base64": data})
 
 
 def _set_webhook(instance: Instance, webhook: _Webhook) -> None:

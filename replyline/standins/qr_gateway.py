@@ -26,12 +26,13 @@ from replyline.standins.faults import (
     StatusFirst,
 )
 from replyline.standins.messaging import Copies, MessagingConfiguration, MessagingStandin, Sent, Status, Url, Written
+from replyline.standins.qr_messages import PersonText, QrFiles, Send, SendText, message_data
 from replyline.standins.qr_sessions import BY_STATUS, ERRORS, Session, State, gateway_error
 from replyline.standins.server import BadControl, ControlRoute, Reply, Request, json_response, merged, read_control
 
 MAX_REMEMBERED = 100_000
 """Sends whose repeat is recognised; the oldest are forgotten first."""
-_PATH = re.compile(r"^/v1/sessions/([^/]+)(?:/(messages|read|typing|pair|restart|logout))?$")
+_PATH = re.compile(r"^/v1/sessions/([^/]+)(?:/(messages|read|typing|pair|restart|logout|media/([^/]+)))?$")
 _JID = re.compile(r"^\+?\d{5,20}(?::\d+)?(?:@(?:s\.whatsapp\.net|c\.us|lid|g\.us))?$")
 
 
@@ -80,34 +81,12 @@ class _Scan(msgspec.Struct, forbid_unknown_fields=True):
     phone: str = "4915100000000"
 
 
-class _Send(msgspec.Struct):
-    to: str
-    type: Literal["text"]
-    text: Annotated[str, msgspec.Meta(min_length=1, max_length=65_536)]
-    reply_to: str | None = None
-    typing_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)] = 0
-
-
-class _PersonText(msgspec.Struct, rename={"sender": "from"}, forbid_unknown_fields=True, kw_only=True):
-    sender: str
-    text: str
-    id: str | None = None
-    name: str | None = None
-    type: str = "text"
-    alt: str | None = None
-    from_me: bool = False
-    backlog: bool = False
-    reply_to: str | None = None
-    target: str | None = None
-    timestamp: float | None = None
-
-
 class _Inbound(msgspec.Struct, rename={"sender": "from"}, kw_only=True):
     session: str
     sender: str | None = None
     text: str | None = None
     times: Copies = 1
-    messages: list[_PersonText] = []
+    messages: list[PersonText] = []
 
 
 Event = Mapping[str, object]
@@ -126,7 +105,8 @@ class QrGatewayStandin(MessagingStandin[Event]):
         self._answered: OrderedDict[tuple[str, str], tuple[str, bytes]] = OrderedDict()
         self._signs: deque[SignGiven] = deque(maxlen=MAX_REMEMBERED)
         self._free_at: dict[str, float] = {}
-        self._decoder = msgspec.json.Decoder(_Send)
+        self._files = QrFiles()
+        self._decoder = msgspec.json.Decoder[Send](Send)
 
     def configure(self, raw: bytes) -> None:
         """Sessions by name, which statuses follow a send, and how callbacks are tried again."""
@@ -159,6 +139,8 @@ class QrGatewayStandin(MessagingStandin[Event]):
                 return self._put(name, msgspec.json.decode(request.raw, type=_Put))
             if session is None:
                 return gateway_error("unknown_session", "no such session")
+            if path.group(3) is not None and request.method == "GET":
+                return self._files.fetch(name, unquote(path.group(3)))
             return await self._of_session(name, session, path.group(2), request)
         except msgspec.MsgspecError as error:
             return gateway_error("invalid", str(error))
@@ -246,7 +228,7 @@ class QrGatewayStandin(MessagingStandin[Event]):
         self._free_at[name] = now + session.pace_ms / 1000
         return 0
 
-    async def _accept(self, name: str, session: Session, key: str, send: _Send, request: Request) -> Reply:
+    async def _accept(self, name: str, session: Session, key: str, send: Send, request: Request) -> Reply:
         wa_id = f"3EB0{secrets.token_hex(9).upper()}"
         self._answered[name, key] = (wa_id, hashlib.sha256(request.raw).digest())
         while len(self._answered) > MAX_REMEMBERED:
@@ -255,7 +237,7 @@ class QrGatewayStandin(MessagingStandin[Event]):
         if failed is not None:
             events = [_status(name, wa_id, key, "failed", code=failed.code)]
         else:
-            self.deliver(Sent(time.time(), send.to, send.text, wa_id, key, context=send.reply_to))
+            self.deliver(_sent(send, wa_id, key))
             events = [_status(name, wa_id, key, status) for status in self.statuses]
         url = session.callback_url
         if url is not None and events and session.acks:
@@ -320,34 +302,28 @@ class QrGatewayStandin(MessagingStandin[Event]):
                 if name not in {"session", "times", "messages"}
             }
             try:
-                texts.insert(0, msgspec.convert(own, _PersonText))
+                texts.insert(0, msgspec.convert(own, PersonText))
             except msgspec.ValidationError as error:
                 raise BadControl(str(error)) from error
         if not texts:
             raise BadControl("a message has `from` and `text`")
         url, secret, ids = session.callback_url, session.secret, [text.id or _new_id() for text in texts]
         callbacks = tuple(
-            Callback(url, secret, (_message(given.session, message_id, text),))
+            Callback(url, secret, (self._message(given.session, message_id, text),))
             for message_id, text in zip(ids, texts, strict=True)
         )
         return Written(callbacks, given.times, ids)
 
+    def _message(self, session: str, message_id: str, text: PersonText) -> Event:
+        media = self._files.keep(session, message_id, text.file)
+        return _event(session, "message", message_data(message_id, text, media))
 
-def _message(session: str, message_id: str, text: _PersonText) -> Event:
-    data = {
-        "id": message_id,
-        "from": text.sender,
-        "alt": text.alt,
-        "from_me": text.from_me,
-        "type": text.type,
-        "text": text.text,
-        "name": text.name,
-        "timestamp": text.timestamp if text.timestamp is not None else time.time(),
-        "backlog": text.backlog,
-        "reply_to": text.reply_to,
-        "target": text.target,
-    }
-    return _event(session, "message", data)
+
+def _sent(send: Send, wa_id: str, key: str) -> Sent:
+    if isinstance(send, SendText):
+        return Sent(time.time(), send.to, send.text, wa_id, key, context=send.reply_to)
+    body = {"link": send.link, "caption": send.caption, "filename": send.filename}
+    return Sent(time.time(), send.to, send.caption or "", wa_id, key, send.kind, send.reply_to, body)
 
 
 def _status(

@@ -7,7 +7,7 @@ import pytest
 
 from tests.channels.far_end import FarEnd
 
-pytest.register_assert_rewrite("tests.channels.contract_suite")
+pytest.register_assert_rewrite("tests.channels.contract_suite", "tests.channels.media_suite")
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from yarl import URL
 from replyline.channels.contract import ChannelAccount
 from replyline.channels.whatsapp_cloud import WhatsAppCloud
 from replyline.channels.whatsapp_cloud.file_hosts import FileHosts
+from replyline.channels.whatsapp_qr import WhatsAppQr
 from replyline.errors import Permanent
-from replyline.http_sessions import open_media_session
+from replyline.http_sessions import open_gateway_files_session, open_media_session
 from replyline.jobs import MediaRef
 from replyline.settings import load
 from tests.channels.contract_suite import make_account
@@ -154,3 +155,29 @@ def test_metas_hosts_are_called(address: str) -> None:
 def test_everything_else_is_not(address: str) -> None:
     with pytest.raises(Permanent):
         HOSTS.check(URL(address))
+
+
+async def test_a_gateway_inside_the_network_hands_files_over_though_nothing_else_inside_may() -> None:
+    inside = _Inside()
+    async with _serving(inside.app()) as url:
+        account = make_account("WHATSAPP_QR", "shop", config={"gateway_url": url}, secrets={"gateway_token": "token"})
+        settings = load(webhook_allow_private=False, data=Path("/nonexistent"))
+        async with open_gateway_files_session(settings) as http:
+            chunks = [
+                chunk
+                async for chunk in WhatsAppQr().fetch_media(account, MediaRef(kind="image", provider_id="A1"), http)
+            ]
+    assert b"".join(chunks) == SECRET
+    assert WhatsAppQr.files_come_from_a_gateway
+    assert not WhatsAppCloud.files_come_from_a_gateway
+
+
+@pytest.mark.parametrize("media_id", ["..", "."])
+async def test_a_file_whose_id_leads_elsewhere_is_not_asked_of_the_gateway(media_id: str) -> None:
+    inside = _Inside()
+    async with _serving(inside.app()) as url, aiohttp.ClientSession() as http:
+        account = make_account("WHATSAPP_QR", "shop", config={"gateway_url": url}, secrets={})
+        with pytest.raises(Permanent) as refused:
+            await anext(WhatsAppQr().fetch_media(account, MediaRef(kind="image", provider_id=media_id), http))
+    assert refused.value.reason == "media_id"
+    assert inside.called == 0

@@ -18,7 +18,8 @@ from replyline.errors import ChannelDown, Permanent, Temporary
 from replyline.jobs import Identity, MediaRef
 from replyline.statuses import Pricing
 from tests.channels.contract_suite import ChannelContract, make_account, outgoing
-from tests.channels.far_end import Call, FarEnd, Say
+from tests.channels.far_end import Call, Cut, FarEnd, Hang, Say
+from tests.channels.media_suite import MediaContract
 
 NUMBER = "106540352242922"
 SECRETS = {"app_secret": "app-secret", "verify_token": "verify-token", "access_token": "EAAG-access-token"}
@@ -56,7 +57,7 @@ def read(*changes: object) -> list[InboundMessage]:
     return list(callback.messages)
 
 
-class TestWhatsAppCloud(ChannelContract):
+class TestWhatsAppCloud(ChannelContract, MediaContract):
     """The suite, as Meta speaks."""
 
     channel: ClassVar[Channel] = CHANNELS["WHATSAPP_CLOUD"]
@@ -104,6 +105,17 @@ class TestWhatsAppCloud(ChannelContract):
 
     def odd_code(self) -> int | str:
         return 987654
+
+    def hands_over(self, url: str, data: bytes) -> list[Say | Hang | Cut]:
+        return [Say(200, {"url": f"{url}/file", "mime_type": "image/jpeg"}), Say(200, data)]
+
+    def gone(self) -> Say:
+        return meta_error(400, 100)
+
+    def file_sent(self, call: Call) -> tuple[object, object, object]:
+        body = call.json()
+        file = msgspec.convert(body[str(body["type"])], dict[str, object])
+        return body["type"], file["link"], file["caption"]
 
 
 def meta_error(status: int, code: int, **more: object) -> Say:

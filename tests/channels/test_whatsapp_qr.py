@@ -13,9 +13,10 @@ import pytest
 from replyline.channels import CHANNELS, Callback, Channel, ChannelAccount, ForgedCallback
 from replyline.channels.whatsapp_qr.events import SIGNATURE_TOLERANCE_S
 from replyline.errors import ChannelDown, JobError, Permanent, RateLimited, Temporary
-from replyline.jobs import Identity
+from replyline.jobs import Identity, MediaRef
 from tests.channels.contract_suite import ChannelContract, make_account, outgoing
-from tests.channels.far_end import Call, FarEnd, Say
+from tests.channels.far_end import Call, Cut, FarEnd, Hang, Say
+from tests.channels.media_suite import PICTURE, MediaContract
 
 SECRETS = {"secret": "callback-secret", "gateway_token": "gateway-token"}
 
@@ -47,7 +48,7 @@ def sign(raw: bytes, stamp: str, secret: str = SECRETS["secret"]) -> dict[str, s
     return {"x-gateway-timestamp": stamp, "x-gateway-signature": f"v1={signature}"}
 
 
-class TestWhatsAppQr(ChannelContract):
+class TestWhatsAppQr(ChannelContract, MediaContract):
     """The suite, as our gateway speaks."""
 
     channel: ClassVar[Channel] = CHANNELS["WHATSAPP_QR"]
@@ -82,6 +83,17 @@ class TestWhatsAppQr(ChannelContract):
 
     def odd_code(self) -> int | str:
         return "odd"
+
+    def hands_over(self, url: str, data: bytes) -> list[Say | Hang | Cut]:
+        return [Say(200, data)]
+
+    def gone(self) -> Say:
+        return gateway_error(404, "unknown_media")
+
+    def file_sent(self, call: Call) -> tuple[object, object, object]:
+        body = call.json()
+        assert body["type"] == "media"
+        return body["kind"], body["link"], body["caption"]
 
 
 def gateway_error(status: int, code: str, **more: object) -> Say:
@@ -140,6 +152,10 @@ def test_a_person_is_known_without_the_device_and_answered_where_they_wrote(
         a_message(**{"from": "status@broadcast"}),
         a_message(**{"from": "news@newsletter"}),
         a_message(**{"from": "@lid"}),
+        a_message(**{"from": "0@s.whatsapp.net"}),
+        a_message(type="reaction", text="👍", target="3EB0X", from_me=True),
+        a_message(type="unknown", text="", from_me=True),
+        a_message(type="edit", text="better", target="3EB0X", from_me=True),
         a_message(text=""),
         a_message(text="\x00"),
         a_message(type="edit"),
@@ -286,3 +302,13 @@ async def test_every_refusal_of_the_gateway_has_its_fate(
         await CHANNELS["WHATSAPP_QR"].send(account_at(far_end.url), outgoing(), http)
     assert type(raised.value) is kind
     assert raised.value.reason == reason
+
+
+async def test_a_file_is_asked_for_by_its_id_and_one_without_a_hash_is_taken_as_it_comes(
+    http: aiohttp.ClientSession, far_end: FarEnd
+) -> None:
+    far_end.then = [Say(200, PICTURE)]
+    ref = MediaRef(kind="document", provider_id="3EB0/F")
+    chunks = [chunk async for chunk in CHANNELS["WHATSAPP_QR"].fetch_media(account_at(far_end.url), ref, http)]
+    assert b"".join(chunks) == PICTURE
+    assert [call.path for call in far_end.calls] == ["/v1/sessions/shop/media/3EB0/F"]

@@ -6,132 +6,20 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 import msgspec
 import pytest
-from aiohttp import web
 
-from replyline.channels import CHANNELS, ChannelAccount, Outgoing
+from replyline.channels import CHANNELS, Outgoing
 from replyline.errors import JobError, Permanent, RateLimited
-from replyline.evolution.memory import Memory
-from replyline.evolution.service import Adapter, AdapterSettings
 from replyline.ids import new_id
 from replyline.standins.evolution import EvolutionStandin
-from tests.channels.contract_suite import make_account
-from tests.make import QR_SECRETS
+from tests.evolution.scene import ANA, JID, TOKEN, Hook, Scene, account_at
 from tests.standins.side import Side
 from tests.waiting import until
 from tests.web.conftest import free_port
-
-TOKEN = "a-token-for-the-adapter"
-ANA = "4915112345678"
-JID = f"{ANA}@s.whatsapp.net"
-
-
-@dataclass
-class Hook:
-    """Replyline's side of the webhook: everything that came, verified and read by our own channel."""
-
-    account: ChannelAccount
-    url: str = ""
-    status: int = 200
-    events: list[dict[str, object]] = field(default_factory=list)
-    forged: int = 0
-
-    async def take(self, request: web.Request) -> web.Response:
-        raw = await request.read()
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        CHANNELS["WHATSAPP_QR"].verify(self.account, headers, raw)
-        if 200 <= self.status < 300:
-            self.events.append(msgspec.json.decode(raw, type=dict[str, object]))
-        return web.Response(status=self.status)
-
-    def of(self, kind: str) -> list[dict[str, object]]:
-        """The data of the events of one kind."""
-        return [msgspec.convert(event["data"], dict[str, object]) for event in self.events if event["type"] == kind]
-
-
-@dataclass
-class Scene:
-    """Evolution, the adapter, and Replyline's side of both."""
-
-    evolution: Side
-    adapter_url: str
-    http: aiohttp.ClientSession
-    hook: Hook
-    account: ChannelAccount
-
-    async def call(
-        self, method: str, path: str = "", body: object = None, key: str | None = None
-    ) -> tuple[int, dict[str, object]]:
-        """A call of the contract."""
-        headers = {"Authorization": f"Bearer {TOKEN}"} | ({"Idempotency-Key": key} if key else {})
-        url = f"{self.adapter_url}/v1/sessions/shop{path}"
-        async with self.http.request(method, url, json=body, headers=headers) as response:
-            raw = await response.read()
-            return response.status, msgspec.json.decode(raw, type=dict[str, object]) if raw else {}
-
-    async def send(self, text: str, key: str, to: str = ANA) -> tuple[int, dict[str, object]]:
-        """One send."""
-        return await self.call("POST", "/messages", {"to": to, "type": "text", "text": text}, key)
-
-    async def pair(self) -> None:
-        """Make the session and scan its code."""
-        status, made = await self.call(
-            "PUT", "", {"webhook_url": self.hook.url, "webhook_secret": QR_SECRETS["secret"], "label": "Shop"}
-        )
-        assert (status, made["state"]) == (200, "qr")
-        await self.hear(event="connection.update", data={"state": "open", "statusReason": 200, "wuid": JID})
-
-    async def hear(self, **inbound: object) -> int:
-        """Something happens at Evolution; the adapter's answer to its webhook."""
-        said = await self.evolution.tell("/_inbound", {"instance": "shop", **inbound})
-        return msgspec.convert(said.json()["status"], int)
-
-
-@pytest.fixture
-async def hook() -> AsyncIterator[Hook]:
-    made = Hook(make_account("WHATSAPP_QR", "shop", config={}, secrets=QR_SECRETS))
-    app = web.Application()
-    app.router.add_post("/hook", made.take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
-    yield made
-    await runner.cleanup()
-
-
-@pytest.fixture
-async def scene(tmp_path: Path, hook: Hook) -> AsyncIterator[Scene]:
-    standin = EvolutionStandin()
-    await standin.start("127.0.0.1", 0)
-    memory = Memory(tmp_path)
-    async with aiohttp.ClientSession() as http:
-        settings = AdapterSettings(
-            standin.url, standin.api_key, TOKEN, "", grace_s=0.6, timeout_s=1.0, first_wait_s=0.05
-        )
-        adapter = Adapter(settings, memory, http)
-        runner = web.AppRunner(adapter.application(), shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        adapter.reached_at(url)
-        await adapter.open()
-        account = make_account(
-            "WHATSAPP_QR", "shop", config={"gateway_url": url}, secrets={**QR_SECRETS, "gateway_token": TOKEN}
-        )
-        made = Scene(Side(standin.url, http), url, http, hook, account)
-        await made.pair()
-        yield made
-        await runner.cleanup()
-        await adapter.close()
-    await standin.close()
-    memory.close()
 
 
 async def test_our_channel_sends_through_evolution_and_hears_of_it(scene: Scene) -> None:
@@ -207,7 +95,7 @@ async def test_a_finished_key_is_answered_alike_whatever_happened_since(scene: S
 
 
 async def test_what_is_told_late_of_the_connection_changes_nothing(scene: Scene) -> None:
-    url = await _webhook(scene)
+    url = await scene.webhook()
     for at, state, reason in (("2026-11-24T10:00:02Z", "open", 200), ("2026-11-24T10:00:01Z", "close", 401)):
         data = {"state": state, "statusReason": reason}
         body = {"event": "connection.update", "instance": "shop", "date_time": at, "data": data}
@@ -308,7 +196,7 @@ async def test_whoever_does_not_know_the_secret_is_not_heard(scene: Scene) -> No
     body = {"event": "messages.upsert", "instance": "shop", "data": {}}
     async with scene.http.post(f"{scene.adapter_url}/evolution/guessed", json=body) as response:
         assert response.status == 401
-    async with scene.http.post((await _webhook(scene))[0], json=body) as response:
+    async with scene.http.post((await scene.webhook())[0], json=body) as response:
         assert response.status == 401, "the path alone is not enough"
     assert scene.hook.of("message") == []
 
@@ -348,9 +236,7 @@ async def test_an_adapter_killed_in_the_middle_of_50_sends_loses_and_doubles_not
     async with aiohttp.ClientSession() as http:
         process = await asyncio.to_thread(_start, standin, tmp_path, port)
         url = f"http://127.0.0.1:{port}"
-        account = make_account(
-            "WHATSAPP_QR", "shop", config={"gateway_url": url}, secrets={**QR_SECRETS, "gateway_token": TOKEN}
-        )
+        account = account_at(url)
         scene = Scene(Side(standin.url, http), url, http, hook, account)
         await scene.pair()
         await scene.evolution.tell("/_configure", {"retry": {"tries": 14}})
@@ -377,13 +263,6 @@ async def test_an_adapter_killed_in_the_middle_of_50_sends_loses_and_doubles_not
     await standin.close()
 
 
-async def _webhook(scene: Scene) -> tuple[str, dict[str, str]]:
-    """Where Evolution was told to post, and with which headers."""
-    created = next(call for call in (await scene.evolution.calls()).calls if call.path == "/instance/create")
-    webhook = msgspec.convert(msgspec.convert(created.body, dict[str, object])["webhook"], dict[str, object])
-    return str(webhook["url"]), msgspec.convert(webhook["headers"], dict[str, str])
-
-
 async def _count(scene: Scene, least: int) -> bool:
     return len(await scene.evolution.sent()) >= least
 
@@ -401,7 +280,7 @@ async def _send_until_taken(scene: Scene, message: Outgoing, *, tries: int = 60)
 def _start(standin: EvolutionStandin, folder: Path, port: int) -> "subprocess.Popen[bytes]":
     command = [
         *(sys.executable, "-m", "replyline", "evolution", "--url", standin.url, "--api-key", standin.api_key),
-        *("--token", TOKEN, "--data", str(folder), "--port", str(port), "--grace", "5"),
+        *("--token", TOKEN, "--data", str(folder), "--port", str(port), "--grace", "30"),
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None

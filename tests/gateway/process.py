@@ -30,6 +30,8 @@ class Line(msgspec.Struct):
     jid: str | None = None
     text: str | None = None
     type: str | None = None
+    kind: str | None = None
+    sha256: str | None = None
 
 
 def need_gateway() -> None:
@@ -71,6 +73,7 @@ class GatewayFolder:
             "GATEWAY_CHAT_INTERVAL_MS": "0",
             "GATEWAY_LEASE_MS": "2000",
             "GATEWAY_RETRY_FIRST_MS": "50",
+            "GATEWAY_ALLOW_PRIVATE_LINKS": "yes",
             **{f"GATEWAY_{name}": value for name, value in settings.items()},
         }
         return await asyncio.wait_for(asyncio.to_thread(_started, environment), 20)
@@ -141,3 +144,12 @@ class GatewayProcess:
             "pushName": "Ana",
         }
         await self.script(http, session, "emit", event="messages.upsert", data={"messages": [message], "type": kind})
+
+    async def hear_message(
+        self, http: aiohttp.ClientSession, session: str, content: dict[str, object], *, jid: str, message_id: str
+    ) -> None:
+        """A message of any kind comes, in WhatsApp's own words."""
+        key = {"remoteJid": jid, "fromMe": False, "id": message_id}
+        message = {"key": key, "message": content, "messageTimestamp": int(time.time()), "pushName": "Ana"}
+        data = {"messages": [message], "type": "notify"}
+        await self.script(http, session, "emit", event="messages.upsert", data=data)

@@ -55,6 +55,9 @@ class Sent(msgspec.Struct):
     text: str
     id: str
     our_id: str | None
+    type: str = "text"
+    context: str | None = None
+    body: object = None
 
 
 class Counts(msgspec.Struct):

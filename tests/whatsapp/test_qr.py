@@ -1,5 +1,6 @@
 """WhatsApp by QR from end to end: sessions, a human on the telephone, hidden numbers, missing confirmations, pacing."""
 
+import base64
 from itertools import pairwise
 
 import msgspec
@@ -195,3 +196,62 @@ async def test_a_session_that_needs_somebody_raises_the_alarm_before_any_message
 
         await until(told)
         assert await here.sends() == []
+
+
+PICTURE = b"\xff\xd8\xff" + bytes(range(256)) * 300
+
+
+async def test_a_file_is_fetched_through_the_gateway_and_kept_for_its_customer(street: Open) -> None:
+    async with street(QR) as here:
+        file = {"data": base64.b64encode(PICTURE).decode(), "mime": "image/jpeg", "filename": "cat.jpg"}
+        await here.write("Is this fresh?", type="image", file=file)
+        await here.until_seen("Echo: [image] Is this fresh?\n[file name cat.jpg]")
+        await here.until_at_rest()
+        (row,) = await here.rows("SELECT id, message_id, state, size, mime_type, filename FROM media")
+        assert (row["state"], row["size"]) == ("STORED", len(PICTURE))
+        assert (row["mime_type"], row["filename"]) == ("image/jpeg", "cat.jpg")
+        fetched = await here.call("GET", f"/v1/media/{row['id']}")
+        assert (fetched.status, fetched.body) == (200, PICTURE)
+
+
+async def test_a_file_that_is_not_what_was_announced_is_given_up_and_its_message_is_answered(street: Open) -> None:
+    settings = {"queues": {"media-fetch": {"waits_s": [0.01, 0.01], "jitter": 0}}}
+    async with street(QR, settings=settings) as here:
+        file = {"data": base64.b64encode(PICTURE).decode(), "sha256": "AAAA"}
+        await here.write("Look", type="image", file=file)
+        await here.until_seen("Echo: [image] Look")
+
+        async def failed() -> bool:
+            return await here.value("SELECT state FROM media") == "FAILED"
+
+        await until(failed)
+        assert await here.value("SELECT error_reason FROM media") == "attempts_exhausted"
+
+
+async def test_a_file_goes_out_by_its_link_with_its_caption_and_other_content_in_words(street: Open) -> None:
+    async with street(QR) as here:
+        await here.write("Hello")
+        await here.until_seen("Echo: Hello")
+        await here.until_at_rest()
+        conversation = await here.value("SELECT id FROM conversations")
+        media = {"type": "media", "kind": "document", "link": "https://shop.example/menu.pdf", "caption": "Our menu"}
+        buttons = {"type": "buttons", "text": "More?", "buttons": [{"id": "y", "title": "Yes"}]}
+        for content in (media, buttons):
+            answer = await here.call("POST", f"/v1/conversations/{conversation}/messages", json={"content": content})
+            assert answer.status in {200, 201, 202}, answer.body
+        await here.until_seen("Echo: Hello", "Our menu", "More?\n\n1. Yes")
+        sent = {one["text"]: one for one in await here.told("_sent")}
+        assert sent["Our menu"]["type"] == "document"
+        assert msgspec.convert(sent["Our menu"]["body"], dict[str, object])["link"] == "https://shop.example/menu.pdf"
+        assert sent["More?\n\n1. Yes"]["type"] == "text"
+
+
+async def test_what_a_message_holds_is_kept_and_shown(street: Open) -> None:
+    async with street(QR) as here:
+        place = {"latitude": 1.25, "longitude": 103.5, "name": "Cafe"}
+        await here.write("Cafe", type="location", content={"location": place}, reply_to="3EB0Q")
+        await here.until_seen("Echo: [location] Cafe (1.25, 103.5)")
+        conversation = await here.value("SELECT id FROM conversations")
+        listed = await here.call("GET", f"/v1/messages?conversationId={conversation}")
+        bodies = [one["body"] for one in listed.entries if one["body"]]
+        assert bodies == [{"location": place, "quoted": {"externalId": "3EB0Q"}}]

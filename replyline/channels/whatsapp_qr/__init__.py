@@ -1,6 +1,6 @@
 """WhatsApp by QR: our own narrow gateway contract (docs/qr-gateway.md), behind which any WhatsApp Web library may run."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import ClassVar
 
 import aiohttp
@@ -8,11 +8,12 @@ import msgspec
 
 from replyline.channels.contract import Accepted, Callback, Channel, ChannelAccount, Outgoing, Pace, Sign
 from replyline.channels.reading import is_id, part, text
-from replyline.channels.whatsapp_qr import events
+from replyline.channels.whatsapp_qr import events, media
 from replyline.channels.whatsapp_qr.gateway import ask, down_reason, show_session
 from replyline.channels.whatsapp_text import split_text, whatsapp_text
+from replyline.contents import Media
 from replyline.errors import ChannelDown, Temporary
-from replyline.jobs import ChannelKind
+from replyline.jobs import ChannelKind, MediaRef
 
 MAX_TEXT_CHARS = 65_536
 """docs/qr-gateway.md, "Sending"."""
@@ -36,6 +37,7 @@ class WhatsAppQr(Channel):
     repeat_is_safe: ClassVar[bool] = True
     # Accepted means written to the socket; the status `sent` says that WhatsApp has it (contracts §3.6).
     accepted_is_sent: ClassVar[bool] = False
+    files_come_from_a_gateway: ClassVar[bool] = True
     # WhatsApp shows "typing" for about ten seconds after it was last said.
     sign_every_s: ClassVar[float | None] = 8.0
 
@@ -52,18 +54,12 @@ class WhatsAppQr(Channel):
         return split_text(whatsapp_text(text) or text, MAX_TEXT_CHARS)
 
     async def send(self, account: ChannelAccount, message: Outgoing, http: aiohttp.ClientSession) -> Accepted:
-        """Send one text; a repeat with the same message id is answered like the first.
+        """Send one text or file; a repeat with the same message id is answered like the first.
 
-        What is not plain text goes in words: buttons and lists are often not shown by QR sessions (contracts §3.2).
+        A file goes by its link, which the gateway fetches. Anything else that is not plain text goes in words: buttons and lists
+        are often not shown by QR sessions (contracts §3.2).
         """
-        least, each, most = _TYPING_MS
-        typing_ms = 0 if account.config.get("signs_of_life") == "off" else min(least + each * len(message.text), most)
-        body: dict[str, object] = {
-            "to": message.to,
-            "type": "text",
-            "text": message.text,
-            "typing_ms": typing_ms,
-        }
+        body: dict[str, object] = {"to": message.to, **_said(message), "typing_ms": _typing_ms(account, message)}
         if message.quotes is not None:
             body["reply_to"] = message.quotes
         answer = await ask(
@@ -73,6 +69,13 @@ class WhatsAppQr(Channel):
         if sent is None or not is_id(sent.wa_id):
             raise Temporary("the gateway's answer names no message", reason="unreadable_answer")
         return Accepted(sent.wa_id)
+
+    async def fetch_media(
+        self, account: ChannelAccount, media_ref: MediaRef, http: aiohttp.ClientSession
+    ) -> AsyncIterator[bytes]:
+        """The file that came with a message, piece by piece, through the gateway."""
+        async for chunk in media.fetch(account, media_ref, http):
+            yield chunk
 
     def pace(self, account: ChannelAccount) -> Pace:
         """20 messages a minute and one in 1.5 s to one person, unless the channel says otherwise (contracts §3.7)."""
@@ -99,3 +102,23 @@ class WhatsAppQr(Channel):
         session = await show_session(account, http)
         if (reason := down_reason(session.state)) is not None:
             raise ChannelDown(f"the session is {text(session.state, 60)}", reason=reason)
+
+
+def _said(message: Outgoing) -> dict[str, object]:
+    if not isinstance(message.content, Media):
+        return {"type": "text", "text": message.text}
+    file = message.content
+    body: dict[str, object] = {"type": "media", "kind": file.kind, "link": file.link}
+    if file.caption:
+        body["caption"] = file.caption
+    if file.filename:
+        body["filename"] = file.filename
+    return body
+
+
+def _typing_ms(account: ChannelAccount, message: Outgoing) -> int:
+    if account.config.get("signs_of_life") == "off":
+        return 0
+    least, each, most = _TYPING_MS
+    words = (message.content.caption or "") if isinstance(message.content, Media) else message.text
+    return min(least + each * len(words), most)

@@ -22,6 +22,7 @@ from replyline.channels.contract import (
 )
 from replyline.channels.reading import UNREADABLE, is_id, our_id, part, seconds, text
 from replyline.channels.signatures import same
+from replyline.channels.whatsapp_qr.content import Message, said_in
 from replyline.channels.whatsapp_qr.gateway import Failure, down_reason
 from replyline.jobs import Identity, IncomingKind
 
@@ -31,6 +32,8 @@ SIGNATURE_TOLERANCE_S = 25 * 3600.0
 _STATUSES: dict[str, DeliveryStatus] = {"sent": "SENT", "delivered": "DELIVERED", "read": "READ", "failed": "FAILED"}
 # Where one person writes: a phone number or a LID. Groups, broadcasts, newsletters and bots are not answered (contracts §3.6).
 _PEOPLE: dict[str, IdentityKind] = {"": "phone", "s.whatsapp.net": "phone", "c.us": "phone", "lid": "lid"}
+_WHATSAPP_ITSELF = "0"
+"""WhatsApp's own notices come from 0@s.whatsapp.net."""
 _KINDS: dict[str, IncomingKind] = {
     "reaction": "reaction",
     "edit": "edit",
@@ -47,18 +50,6 @@ class _Event(msgspec.Struct):
     session: str
     data: msgspec.Raw
     ts: float | None = None
-
-
-class _Message(msgspec.Struct):
-    id: str
-    from_: str = msgspec.field(name="from")
-    text: str
-    type: str = "text"
-    alt: str | None = None
-    from_me: bool = False
-    name: str | None = None
-    timestamp: float | None = None
-    target: str | None = None
 
 
 class _Status(msgspec.Struct):
@@ -121,27 +112,26 @@ def _unread(reason: str, event: _Event) -> Callback:
 
 
 def _message_in(event: _Event) -> Callback:
-    message = part(event.data, _Message)
+    message = part(event.data, Message)
     if message is None or not is_id(message.id):
         return _unread("a message cannot be read", event)
     found = _message(message)
     return Callback(ignored=1) if found is None else Callback(messages=(found,))
 
 
-def _message(message: _Message) -> InboundMessage | None:
+def _message(message: Message) -> InboundMessage | None:
     """What one person did, or a human of the business on the telephone; answered to the very address it came from."""
     sender = _person(message.from_)
-    content = text(message.text)
     kind = _KINDS.get(message.type, "message")
     if sender is None or not is_id(message.from_):
         return None
-    if message.type not in {"text", "unknown"} and kind in {"message", "reaction"}:
-        content = f"[{text(message.type, 60)}] {content}".strip()
-    if kind in {"revoke", "unsupported"}:
-        content = "[deleted]" if kind == "revoke" else "[unsupported]"
     if kind in {"edit", "revoke", "reaction"} and not (message.target and is_id(message.target)):
         return None
-    if not content:
+    if message.from_me and kind != "message":
+        return None  # what the business does on its own telephone, other than write, is not the person's
+    said = said_in(message)
+    content = "[deleted]" if kind == "revoke" else "[unsupported]" if kind == "unsupported" else said.words
+    if not content.strip():
         return None
     other = _person(message.alt) if message.alt else None
     return InboundMessage(
@@ -153,16 +143,20 @@ def _message(message: _Message) -> InboundMessage | None:
         content_type=text(message.type, 60),
         name=text(message.name, _MAX_NAME_CHARS) if message.name and not message.from_me else None,
         provider_timestamp=seconds(message.timestamp),
-        kind="echo" if message.from_me and kind == "message" else kind,
+        kind="echo" if message.from_me else kind,
         also_known_as=(other,) if other is not None and other != sender else (),
         target_id=message.target,
+        media=said.media,
+        body=said.body,
     )
 
 
 def _person(jid: str) -> Identity | None:
     user, _, domain = jid.partition("@")
     value = user.partition(":")[0].removeprefix("+")  # without the device
-    return Identity(_PEOPLE[domain], value) if domain in _PEOPLE and value and is_id(value) else None
+    if domain not in _PEOPLE or not is_id(value) or value == _WHATSAPP_ITSELF:
+        return None
+    return Identity(_PEOPLE[domain], value)
 
 
 def _status_in(event: _Event) -> Callback:

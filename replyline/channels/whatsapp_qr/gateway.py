@@ -143,6 +143,22 @@ async def ask(
     Raises:
         JobError: it was not done; the error says whether and when a repeat helps.
     """
+    answer = await call(
+        http,
+        "the QR gateway",
+        session_url(account, path),
+        body=None if body is None else msgspec.json.encode(body),
+        headers={"Content-Type": "application/json", **(headers or {}), **headers_for(account)},
+        secret=account.secrets.get("gateway_token"),
+        method=method,
+    )
+    if not 200 <= answer.status < 300:
+        raise refusal(answer)
+    return answer
+
+
+def session_url(account: ChannelAccount, path: str) -> str:
+    """Where the gateway has the account's session; `path` goes behind it. Raises Permanent where the channel names no gateway."""
     url = account.config.get("gateway_url")
     if not url:
         raise Permanent("the channel has no gateway_url", reason="channel_misconfigured")
@@ -150,26 +166,16 @@ async def ask(
         session = SESSION.in_url(account.external_id)
     except ValueError as error:
         raise Permanent(str(error), reason="channel_misconfigured") from error
+    return f"{url.rstrip('/')}/v1/sessions/{session}{path}"
+
+
+def headers_for(account: ChannelAccount) -> Mapping[str, str]:
+    """What proves to the gateway that it is us."""
     token = account.secrets.get("gateway_token")
-    answer = await call(
-        http,
-        "the QR gateway",
-        f"{url.rstrip('/')}/v1/sessions/{session}{path}",
-        body=None if body is None else msgspec.json.encode(body),
-        headers={
-            "Content-Type": "application/json",
-            **(headers or {}),
-            **({"Authorization": f"Bearer {token}"} if token else {}),
-        },
-        secret=token,
-        method=method,
-    )
-    if not 200 <= answer.status < 300:
-        raise _refusal(answer)
-    return answer
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _refusal(answer: Answer) -> JobError:
+def refusal(answer: Answer) -> JobError:
     """The gateway says by itself whether a repeat helps; without a readable error the status decides."""
     status = answer.status
     read = part(answer.body, _ErrorAnswer)
