@@ -339,7 +339,12 @@ async def open_app(settings: Settings, *, or_later: bool = False) -> AsyncIterat
     vault = open_vault(settings)
     supervisor = Supervisor()
     async with AsyncExitStack() as stack:
-        database = Database(settings.database_url, pool_size=settings.database_pool)
+        try:
+            database = Database(
+                settings.database_url, pool_size=settings.database_pool, through_pooler=settings.database_pooler
+            )
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
         await database.open(or_later=or_later)
         stack.push_async_callback(database.close)
         deployment = await (known_deployment if or_later else deployment_id)(database)

@@ -92,7 +92,7 @@ async def prepare_demo(
     if settings.database_url is None:
         raise CommandFailed("the demo needs a database", Exit.WRONG_CALL)
     file = settings.data / "demo.json"
-    database = Database(settings.database_url, pool_size=4)
+    database = Database(settings.database_url, pool_size=4, through_pooler=settings.database_pooler)
     await database.open()
     try:
         demo = await _existing(database, _kept(file))

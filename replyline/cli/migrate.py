@@ -2,9 +2,11 @@
 
 import sys
 
+import asyncpg
 import sqlalchemy.exc
 
 from replyline.cli.running import CommandFailed, Exit, settings_here
+from replyline.store.database import described
 from replyline.store.migrate import migrate as apply_migrations
 
 
@@ -15,7 +17,9 @@ def migrate() -> None:
         raise CommandFailed("DATABASE_URL is not set", Exit.WRONG_CALL)
     try:
         apply_migrations(settings.database_url)
-    except (OSError, sqlalchemy.exc.DBAPIError) as error:
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise CommandFailed(f"the database cannot be migrated: {described(error)}", Exit.UNAVAILABLE) from error
+    except sqlalchemy.exc.DBAPIError as error:
         raise CommandFailed(f"the database cannot be migrated: {_first_line(error)}", Exit.UNAVAILABLE) from error
     except ValueError as error:
         raise CommandFailed(str(error), Exit.WRONG_CALL) from error

@@ -43,6 +43,9 @@ class StoreSettings(BaseSettings):
         description="Postgres ≥ 15; replaces the embedded one",
         repr=False,
     )
+    database_pooler: bool = Field(
+        False, description="a pooler in transaction mode (PgBouncer, say) stands before Postgres"
+    )
     database_pool: int = Field(20, ge=4, le=500, description="Postgres connections of one process")
     sweep_every_s: float = Field(3.0, gt=0, le=3600, description="pause between looks for work that lost its queue job")
     sweep_grace_s: float = Field(

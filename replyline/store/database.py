@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,12 +12,15 @@ import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
+from replyline.store.target import read_target
+
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 log = structlog.get_logger(__name__)
 
 _ACQUIRE_TIMEOUT_S = 10.0
 _FULL_FOR_S = 10.0
+_STATEMENTS_KEPT = 100  # asyncpg's own default
 _COMMAND_TIMEOUT_S = 30.0
 
 LOCK_TIMEOUT_S = 1.0
@@ -29,7 +33,6 @@ _KEEPALIVE_IDLE_S, _KEEPALIVE_EVERY_S, _KEEPALIVE_PROBES = 5, 3, 2
 _UNACKNOWLEDGED_S = 8.0
 
 _SESSION = {
-    "application_name": "replyline",
     # JIT compiles plans that run a thousand times a second for a millisecond each: it only costs here.
     "jit": "off",
     "lock_timeout": f"{LOCK_TIMEOUT_S * 1000:.0f}",
@@ -38,6 +41,9 @@ _SESSION = {
     "tcp_keepalives_interval": f"{_KEEPALIVE_EVERY_S}",
     "tcp_keepalives_count": f"{_KEEPALIVE_PROBES}",
 }
+
+# What a pooler does not take at the start of a session, each transaction sets. The others it has settings of its own for.
+_SET_LOCAL = "; ".join(f"SET LOCAL {name} = '{_SESSION[name]}'" for name in ("jit", "lock_timeout"))
 
 # What one statement or one row may have met: the next transaction, without that row, may succeed.
 _BUSY: tuple[type[BaseException], ...] = (
@@ -60,7 +66,13 @@ _UNAVAILABLE: tuple[type[BaseException], ...] = (
     asyncpg.PostgresSystemError,  # 58: it cannot read or write its files
     asyncpg.ReadOnlySQLTransactionError,  # a standby, or a server set to read only
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InvalidSQLStatementNameError,  # 26: see _MIXED_SESSIONS
+    asyncpg.DuplicatePreparedStatementError,
 )
+
+
+# A statement was prepared in another session than the one that is to run it: a pooler gave us that.
+_MIXED_SESSIONS = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 
 
 class StoreUnavailable(Exception):
@@ -72,19 +84,34 @@ class StoreBusy(StoreUnavailable):
 
 
 class _Connection(asyncpg.Connection):
-    """A connection that notices within seconds that its packets do not arrive any more."""
+    """A connection that notices within seconds that its packets do not arrive any more.
+
+    It goes back to the pool as it is: we set nothing for longer than a transaction, and the four statements of a reset cost more
+    than most of ours.
+    """
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         transport: asyncio.Transport = given[1]  # the only way to the socket that asyncpg leaves
         _watch(transport.get_extra_info("socket"))
 
+    def get_reset_query(self) -> str:
+        """Nothing, see the class."""
+        return ""
+
 
 class Database:
-    """A pool of connections to one Postgres database."""
+    """A pool of connections to one Postgres database.
 
-    def __init__(self, url: str, *, pool_size: int = 20) -> None:
-        self._url = url
+    With `through_pooler`, or where the URL says so, a pooler that gives each transaction another session (PgBouncer's transaction
+    mode) may stand between: every use of a connection is then one transaction, statements are not prepared, and settings are
+    made in each transaction.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 20, through_pooler: bool = False) -> None:
+        """Raises ValueError for a URL that cannot be read."""
+        self._target = read_target(url)
+        self._through_pooler = through_pooler or self._target.through_pooler
         self._pool_size = pool_size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._full_at = -_FULL_FOR_S
@@ -111,13 +138,18 @@ class Database:
     async def _open(self, *, at_once: int) -> None:
         with _translated():
             self._pool = await asyncpg.create_pool(
-                self._url,
+                self._target.url,
                 min_size=at_once,
                 max_size=self._pool_size,
-                timeout=_ACQUIRE_TIMEOUT_S,
+                timeout=self._target.connect_timeout_s or _ACQUIRE_TIMEOUT_S,
                 command_timeout=_COMMAND_TIMEOUT_S,
                 connection_class=_Connection,
-                server_settings=_SESSION,
+                server_settings={
+                    "application_name": "replyline",
+                    **({} if self._through_pooler else _SESSION),
+                    **self._target.settings,
+                },
+                statement_cache_size=0 if self._through_pooler else _STATEMENTS_KEPT,
             )
 
     async def close(self) -> None:
@@ -133,20 +165,18 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection outside any transaction: each statement commits by itself.
+        """A connection outside any transaction: each statement commits by itself, or, through a pooler, all at the end.
 
         Raises:
             StoreUnavailable: see there.
         """
-        if self._pool is None:
-            raise StoreUnavailable("the database is not open")
-        with _translated():
-            async with self._pool.acquire(timeout=_ACQUIRE_TIMEOUT_S) as connection:
-                try:
-                    yield connection
-                except asyncpg.DiskFullError:
-                    self._full_at = time.monotonic()
-                    raise
+        async with self._acquired() as connection:
+            if not self._through_pooler:
+                yield connection
+                return
+            async with connection.transaction():
+                await connection.execute(_SET_LOCAL)
+                yield connection
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -155,8 +185,26 @@ class Database:
         Raises:
             StoreUnavailable: see there.
         """
-        async with self.connection() as connection, connection.transaction():
+        async with self._acquired() as connection, connection.transaction():
+            if self._through_pooler:
+                await connection.execute(_SET_LOCAL)
             yield connection
+
+    @asynccontextmanager
+    async def _acquired(self) -> AsyncIterator[Connection]:
+        if self._pool is None:
+            raise StoreUnavailable("the database is not open")
+        with _translated():
+            try:
+                async with self._pool.acquire(timeout=_ACQUIRE_TIMEOUT_S) as connection:
+                    yield connection
+            except asyncpg.DiskFullError:
+                self._full_at = time.monotonic()
+                raise
+            except asyncpg.ReadOnlySQLTransactionError:
+                if self._target.has_several_hosts:  # another one may be the primary by now
+                    await self._pool.expire_connections()
+                raise
 
 
 class _translated:
@@ -167,20 +215,38 @@ class _translated:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, _BUSY):
-            raise StoreBusy(f"Postgres could not do this in time: {_described(error)}") from error
+            raise StoreBusy(f"Postgres could not do this in time: {described(error)}") from error
         if error is not None and concerns_the_store(error):
-            raise StoreUnavailable(f"Postgres is not available: {_described(error)}") from error
+            raise StoreUnavailable(f"Postgres is not available: {described(error)}") from error
 
 
 def concerns_the_store(error: BaseException) -> bool:
     """Whether an error says how Postgres is; every other one is about the rows that were written."""
-    # asyncpg's complaint about an argument of the wrong type is an InterfaceError too, but it is our bug, not an outage.
-    return isinstance(error, (*_BUSY, *_UNAVAILABLE)) and not isinstance(error, ValueError)
+    # asyncpg's complaint about an argument of the wrong type is an InterfaceError too, but it is our bug, not an outage. A
+    # certificate that does not fit is a ValueError as well.
+    is_bug = isinstance(error, ValueError) and not isinstance(error, ssl.SSLError)
+    return isinstance(error, (*_BUSY, *_UNAVAILABLE)) and not is_bug
 
 
-def _described(error: BaseException) -> str:
+def described(error: BaseException) -> str:
+    """An error of Postgres or the driver in one line, with what to change where a setting is wrong."""
     said = str(error).partition("\n")[0] if isinstance(error, asyncpg.PostgresError) else ""
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    told = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    remedy = _remedy(error, said)
+    return f"{told}; {remedy}" if remedy else told
+
+
+def _remedy(error: BaseException, said: str) -> str | None:
+    """What to change, where it is a setting that is wrong and not Postgres that is away."""
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+        return "correct the user or the password in DATABASE_URL, or what the server's pg_hba.conf lets in"
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return "create the database, or correct its name in DATABASE_URL"
+    if isinstance(error, ssl.SSLError):
+        return f"correct sslmode, sslrootcert or the host's name in DATABASE_URL ({error})"
+    if "unsupported startup parameter" in said or isinstance(error, _MIXED_SESSIONS):
+        return "a pooler such as PgBouncer stands between: set REPLYLINE_DATABASE_POOLER=true"
+    return None
 
 
 def _watch(sock: socket.socket | None) -> None:

@@ -1,31 +1,57 @@
 """Bring a database to the newest schema; safe to run from many processes at once."""
 
 import asyncio
+import uuid
 from pathlib import Path
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from replyline.store.target import read_target
+
 _LOCK = 0x7265706C79  # "reply": one migration at a time, whoever starts it
 _LOCK_TIMEOUT_S = 60
 _LOCK_AGAIN_S = 0.2
+_CONNECT_TIMEOUT_S = 10.0
 
 
 def migrate(url: str) -> None:
     """Apply what is missing to the database at `url` (postgresql://…).
 
     Raises:
-        OSError, sqlalchemy.exc.DBAPIError: the database cannot be reached, or another session held a table's lock for over 60 s.
+        ValueError: the URL cannot be read.
+        OSError, asyncpg.PostgresError, sqlalchemy.exc.DBAPIError: the database cannot be reached, or another session held a
+            table's lock for over 60 s.
         TimeoutError: another migration ran for over 60 s.
     """
     asyncio.run(_migrate(url))
 
 
 async def _migrate(url: str) -> None:
-    engine = create_async_engine(_asyncpg_url(url), poolclass=NullPool)
+    target = read_target(url)
+
+    async def connect(*_: object, **__: object) -> asyncpg.Connection:
+        # The driver reads the URL itself, as the app's does. Nothing is cached: a pooler may stand between.
+        return await asyncpg.connect(
+            target.url,
+            server_settings={"application_name": "replyline migrate", **target.settings},
+            statement_cache_size=0,
+            timeout=target.connect_timeout_s or _CONNECT_TIMEOUT_S,
+        )
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        poolclass=NullPool,
+        connect_args={
+            "async_creator_fn": connect,
+            "prepared_statement_cache_size": 0,
+            "prepared_statement_name_func": lambda: f"replyline_migrate_{uuid.uuid4().hex}",
+        },
+    )
     try:
         async with engine.begin() as guard:
             await _be_alone(guard)
@@ -59,10 +85,3 @@ def _upgrade(connection: Connection) -> None:
 
 def _do_not_wait_long(connection: Connection) -> None:
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'")
-
-
-def _asyncpg_url(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    if scheme not in {"postgresql", "postgres"} or not separator:
-        raise ValueError("DATABASE_URL must begin with postgresql://")
-    return f"postgresql+asyncpg://{rest}"

@@ -79,13 +79,9 @@ DELETE FROM unread_callbacks WHERE id IN (
 
 @asynccontextmanager
 async def alone(connection: Connection) -> AsyncIterator[bool]:
-    """Whether this process is the one that sweeps until the end of the block; the lock goes with the connection."""
-    mine = bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", _SWEEPING))
-    try:
-        yield mine
-    finally:
-        if mine:
-            await connection.execute("SELECT pg_advisory_unlock($1)", _SWEEPING)
+    """Whether this process is the one that sweeps until the end of the block; the lock goes with the transaction."""
+    async with connection.transaction():  # a lock of the session would stay behind in a pooler
+        yield bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _SWEEPING))
 
 
 async def due_jobs(connection: Connection, *, grace_s: float, after: DueJob | None, limit: int) -> Sequence[DueJob]:
