@@ -6,19 +6,44 @@ WhatsApp knows *bold*, _italic_, ~strikethrough~, `code`, ```blocks```, lists an
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-_parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
+_MOST_CHARS = 100_000
+_MOST_CELLS = 4_000
+_MOST_BRACKETS = 400
+_DELIMITERS = re.compile(r"[\s>|:-]*")
 _MARKS = {"strong": "*", "em": "_", "s": "~"}
 _MANY_LINES = re.compile(r"\n{3,}")
 
 
 def whatsapp_text(markdown: str) -> str:
-    """The same text with WhatsApp's marks; what is no Markdown comes through as it is."""
-    blocks = _blocks(_parser.parse(markdown))
+    """The same text with WhatsApp's marks; what is no Markdown comes through as it is.
+
+    A text of more than 100,000 characters comes through as it is; so do tables that may have more than 4,000 cells, and links
+    in a text with more than 400 opening brackets: for each the parser looks at all that follows.
+    """
+    if len(markdown) > _MOST_CHARS:
+        return markdown
+    blocks = _blocks(_parser(_cells(markdown) <= _MOST_CELLS, markdown.count("[") <= _MOST_BRACKETS).parse(markdown))
     return _MANY_LINES.sub("\n\n", blocks).strip()
+
+
+@cache
+def _parser(tables: bool, links: bool) -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough"])
+    if tables:
+        parser.enable("table")
+    return parser if links else parser.disable(["link", "image", "reference"])
+
+
+def _cells(markdown: str) -> int:
+    """How many cells its tables have at most: the parser fills up each row to as many as the line below the head has."""
+    lines = markdown.split("\n")
+    columns = max((line.count("|") + 1 for line in lines if "-" in line and _DELIMITERS.fullmatch(line)), default=0)
+    return columns * len(lines)
 
 
 def _blocks(tokens: Sequence[Token]) -> str:

@@ -1,5 +1,6 @@
 """ai-processing: get the chatbot's answer to a turn, and hand it on for delivery."""
 
+import asyncio
 import time
 import uuid
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ from replyline.store.turns import OpenTurn, Turn
 log = structlog.get_logger(__name__)
 
 _COMMIT_FOR_S = 20.0
+_RENDERED_HERE = 2_000
+"""Characters; rendering these takes about a millisecond."""
 # Redis fires delays to the millisecond; what is left below this is the difference of two clocks, not a longer window.
 _CLOSE_ENOUGH_S = 0.005
 
@@ -51,7 +54,7 @@ async def process(job: AiProcessingJob, run: Run, app: App) -> None:
         use = _use(turn.provider, reply, took_s)
         with app.late_usage.unless_recorded(call_fact(run, use, turn, turn.conversation_id)):
             text, note = _cut(reply.text, run, turn, app)
-            texts, quotes = CHANNELS[turn.channel].render(text), await _quoted(turn, app)
+            texts, quotes = await _rendered(text, turn), await _quoted(turn, app)
             await live.flush()
             answer = _answer(run, job, turn, texts, use, quotes, message_id=live.message_id, note=note)
             # It was paid for: asking again would be paid again.
@@ -69,6 +72,12 @@ async def give_up(job: AiProcessingJob, run: Run, app: App) -> Consequence:
         conversation_id=turn.conversation_id,
         turn=TurnGivenUp(turn.after_seq, turn.through_seq, say=turn.fallback_text),
     )
+
+
+async def _rendered(text: str, turn: Turn) -> tuple[str, ...]:
+    """The answer as its channel shows it; a long one is made in a thread, so that nobody else waits for it."""
+    render = CHANNELS[turn.channel].render
+    return render(text) if len(text) <= _RENDERED_HERE else await asyncio.to_thread(render, text)
 
 
 async def _quoted(turn: Turn, app: App) -> uuid.UUID | None:
