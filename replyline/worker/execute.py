@@ -127,8 +127,10 @@ class Executor(Generic[J]):
         attempt = active.attempts_made + 1
         decision = decide(error, attempt=attempt, postponed_s=0, spec=self._spec)
         if isinstance(decision, RetryAfter):
-            log.error("job.not_adopted", **self._context(active, None), attempt=attempt, exc_info=error)
-            return Retry(round(decision.seconds * 1000), storable(redact(str(error) or type(error).__name__)))
+            failure = self._failure(error, "not_adopted", attempt)
+            context = self._context(active, None) | {"attempt": attempt, "error": failure.message}
+            log.error("job.not_adopted", **context, stack=failure.stack)
+            return Retry(round(decision.seconds * 1000), failure.message, failure.stack)
         return await self._bury(active, Permanent(str(error) or type(error).__name__, reason="not_adopted"))
 
     async def _execute(self, active: ActiveJob, run: Run, job: J) -> Outcome:

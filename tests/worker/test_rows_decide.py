@@ -221,3 +221,25 @@ async def test_a_row_whose_payload_cannot_be_read_is_given_up_with_the_same_cons
 
 async def _dead(database: Database) -> Sequence[asyncpg.Record]:
     return await _rows(database, "SELECT reason FROM jobs WHERE state = 'DEAD'")
+
+
+async def test_what_cannot_be_adopted_for_a_reason_nobody_foresaw_is_a_dead_letter_in_the_end(
+    database: Database, database_url: str, valkey_url: str
+) -> None:
+    chatbot, _ = await _chatbot(database)
+    async with database.connection() as connection:
+        await connection.execute("""
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not today'; END $$;
+            CREATE TRIGGER refuse BEFORE INSERT ON jobs FOR EACH ROW WHEN (NEW.state = 'WAITING') EXECUTE FUNCTION refuse();
+        """)
+    try:
+        async with open_app(_settings(valkey_url, database_url)) as app, _worked(app):
+            data = {"chatbotId": str(chatbot.id), "externalUserId": "u", "content": "c", "channel": "WIDGET"}
+            job = Publication("incoming-messages", "nest-1x", "n", msgspec.json.encode(data), 1)
+            await app.broker.publish([job])
+            (dead,) = await until(lambda: _dead(database), timeout_s=30)
+            await until(lambda: _is_in(app, "nest-1x", "failed"))
+    finally:
+        async with database.connection() as connection:
+            await connection.execute("DROP TRIGGER refuse ON jobs; DROP FUNCTION refuse")
+    assert dead["reason"] == "not_adopted"
