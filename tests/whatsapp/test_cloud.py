@@ -42,7 +42,26 @@ async def test_outside_the_24_hours_nothing_is_sent_and_the_reason_is_told(stree
         assert await here.value("SELECT error_reason FROM messages WHERE direction = 'OUTBOUND'") == "window_closed"
         assert await here.dead() == []
         await here.write("Are you there?")
-        await here.until_seen("Echo: Are you there?")
+        # The answer that did not go out is no part of the conversation, so the model reads both messages as one.
+        await here.until_seen("Echo: Hello\n\nAre you there?")
+
+
+async def test_the_answers_of_a_form_and_what_was_replied_to_reach_the_model(street: Open) -> None:
+    async with street(CLOUD) as here:
+        await here.write("Hello")
+        await here.until_seen("Echo: Hello")
+        (sent,) = await here.seen()
+        form = {"name": "flow", "body": "Sent", "response_json": '{"flow_token": "t", "slot": {"day": "Monday"}}'}
+        await here.do(
+            {
+                "type": "interactive",
+                "interactive": {"type": "nfm_reply", "nfm_reply": form},
+                "context": {"id": sent.id, "from": "15550783881"},
+            }
+        )
+        await here.until_seen("Echo: Hello", 'Echo: [in reply to: "Echo: Hello"]\nSent\nslot.day: Monday')
+        body = await here.value("SELECT body -> 'form' ->> 'answers' FROM messages WHERE body ? 'form'")
+        assert msgspec.json.decode(str(body)) == {"flow_token": "t", "slot": {"day": "Monday"}}
 
 
 async def test_outside_the_24_hours_the_channels_template_takes_the_texts_place(street: Open) -> None:
