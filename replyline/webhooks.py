@@ -280,9 +280,20 @@ def open_webhook_session(*, allow_private: bool, timeout_s: float) -> aiohttp.Cl
 
 
 async def deliver(
-    session: aiohttp.ClientSession, *, url: str, secret: str, event_id: str, body: bytes, allow_private: bool
+    session: aiohttp.ClientSession,
+    *,
+    url: str,
+    secret: str,
+    event_id: str,
+    body: bytes,
+    allow_private: bool,
+    at_s: float | None = None,
 ) -> Outcome:
-    """Post one signed event; redirects are not followed. What went wrong is in the outcome, never raised."""
+    """Post one signed event; redirects are not followed. What went wrong is in the outcome, never raised.
+
+    `at_s` is when (seconds since 1970), as the signature says; receivers refuse what is minutes off. Without it, this machine's
+    clock says.
+    """
     started = time.perf_counter()
 
     def outcome(kind: str, error: JobError | None, status: int | None = None, head: str | None = None) -> Outcome:
@@ -292,7 +303,7 @@ async def deliver(
         check_url(url, allow_private=allow_private)
     except ValueError as error:
         return outcome("refused_address", Permanent(str(error), reason="refused_address"))
-    headers = {"Content-Type": "application/json", **sign(secret, event_id, int(time.time()), body)}
+    headers = {"Content-Type": "application/json", **sign(secret, event_id, int(at_s or time.time()), body)}
     try:
         async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
             failed = _judge(response.status, response.headers)

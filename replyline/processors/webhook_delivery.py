@@ -28,6 +28,7 @@ async def process(job: WebhookDeliveryJob, run: Run, app: App) -> None:
         event_id=str(delivery.event_id),
         body=delivery.payload.encode(),
         allow_private=app.settings.webhook_allow_private,
+        at_s=app.broker.now_ms() / 1000,  # a worker whose clock is wrong would be refused by every receiver
     )
     metrics.webhook_attempts_total.labels(outcome.kind).inc()
     await app.moves.record(_attempt(run, delivery, started_at, outcome))

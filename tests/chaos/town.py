@@ -229,7 +229,7 @@ class Town:
             except aiohttp.ClientError:
                 return False  # not listening yet
 
-        await until(ready, timeout_s=30, what="the door")
+        await until(ready, timeout_s=120, what="the door")
 
     # Stand-ins and people.
 
