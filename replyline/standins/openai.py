@@ -42,7 +42,7 @@ _BY_STATUS = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_e
 class _Configuration(msgspec.Struct, forbid_unknown_fields=True):
     key: str | None = None
     model: str | None = None
-    reply: str | None = None
+    reply: str | msgspec.UnsetType | None = msgspec.UNSET
     think_s: Annotated[float, msgspec.Meta(ge=0, le=600)] | None = None
     tokens_per_s: Annotated[float, msgspec.Meta(ge=0, le=100_000)] | None = None
     quote: bool | None = None
@@ -122,7 +122,8 @@ class OpenAiStandin(Standin):
         given = read_control(raw, _Configuration)
         self._key = given.key if given.key is not None else self._key
         self._model = given.model if given.model is not None else self._model
-        self._reply = given.reply if given.reply is not None else self._reply
+        if not isinstance(given.reply, msgspec.UnsetType):
+            self._reply = given.reply  # null: the default again
         self._think_s = given.think_s if given.think_s is not None else self._think_s
         self._tokens_per_s = given.tokens_per_s if given.tokens_per_s is not None else self._tokens_per_s
         self._quotes = given.quote if given.quote is not None else self._quotes

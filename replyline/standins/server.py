@@ -1,11 +1,13 @@
 """What all stand-ins share: they record what they are sent, take faults, and say both over HTTP."""
 
 import asyncio
+import ipaddress
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
@@ -261,9 +263,32 @@ def json_response(value: object, *, status: int = 200) -> web.Response:
     return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
 
 
+def _refuse_pages(received: web.Request) -> None:
+    """Only programs of this machine steer a stand-in, not the web pages that somebody has open on it.
+
+    Pages of others send their Origin with whatever changes something, and a name of theirs that was bound to this machine's
+    address as Host. Raises BadControl.
+    """
+    host = urlsplit(f"//{received.host}").hostname or ""
+    if host != "localhost" and not _is_address(host):
+        raise BadControl(f"call it by its address, not as {host}")
+    origin = received.headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc != received.host:
+        raise BadControl("a stand-in takes no orders from web pages")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _explaining(handler: Handler) -> Handler:
     async def explained(received: web.Request) -> web.StreamResponse:
         try:
+            _refuse_pages(received)
             return await handler(received)
         except BadControl as error:
             return json_response({"error": str(error)}, status=400)

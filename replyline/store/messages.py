@@ -80,6 +80,13 @@ async def list_page(
     return [_message(record) for record in records]
 
 
+async def accepted_content(db: Database, job_id: uuid.UUID) -> str | None:
+    """What the message says that was accepted as this job, as it was handed in; None where there is no such job."""
+    async with db.connection() as connection:
+        content: str | None = await connection.fetchval("SELECT payload ->> 'content' FROM jobs WHERE id = $1", job_id)
+    return content
+
+
 async def get(db: Database, message_id: uuid.UUID, *, customer_id: uuid.UUID) -> Message | None:
     """The message, or None where the customer has no such one."""
     async with db.connection() as connection:

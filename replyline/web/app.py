@@ -1,6 +1,6 @@
 """The HTTP application: which routes there are, and what stands in front of them."""
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 import replyline
 from replyline.app import App
@@ -25,6 +25,7 @@ from replyline.web import (
     widget,
 )
 from replyline.web.limits import Limits
+from replyline.web.parameters import check_parameters
 from replyline.web.widget.limits import WidgetLimits
 from replyline.web.widget.origins import Cors
 from replyline.web.widget.sites import Sites
@@ -72,7 +73,7 @@ def create_app(app: App) -> FastAPI:
     api.state.streams = Streams(app)
     api.state.widget_limits = WidgetLimits(app)
     for router in _ROUTERS:
-        api.include_router(router)
+        api.include_router(router, dependencies=[Depends(check_parameters)])
     problems.install(api)
     # The last one added is the outermost.
     api.add_middleware(problems.LastResort)

@@ -177,7 +177,8 @@ class TimelineOut(Out):
 async def accept_message(
     body: MessageIn, app: Here, who: Anyone, customer_id: CustomerId = None
 ) -> Mapping[str, object]:
-    """Hand in a message; 202 means it is kept and will be answered. A repeat (same `externalMessageId`) gives the first's ids."""
+    """Hand in a message; 202 means it is kept and will be answered. A repeat (same `externalMessageId`) gives the first's ids;
+    with another content it is 409 `taken`."""
     fields = body.model_dump(exclude={"customer_id", "chatbot_id", "conversation_id"})
     produced = Produced(
         IncomingMessageJob(**fields, chatbot_id=NOT_FOUND_YET), body.chatbot_id, body.conversation_id or None
@@ -186,6 +187,8 @@ async def accept_message(
         accepted = await app.accept_produced(produced, customer_id=who.one_or_all(body.customer_id or customer_id))
     except Permanent as error:
         raise Problem(404, error.reason, str(error)) from error
+    if accepted.duplicate and await messages.accepted_content(app.database, accepted.job_id) != body.content:
+        raise Problem(409, "taken", "this externalMessageId was used for a message with another content")
     return {
         "messageId": accepted.message_id,
         "traceId": accepted.trace_id,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 import structlog
@@ -21,6 +22,7 @@ from replyline.vault import UnreadableSecret
 
 log = structlog.get_logger(__name__)
 
+_EMPTY = "must not be empty"
 MEDIA_TYPE = "application/problem+json"
 
 # What the parts raise that a caller can act on: the status, a word to group by, and seconds after which to try again.
@@ -105,14 +107,16 @@ async def _http_error(_request: Request, error: Exception) -> Response:
     )
 
 
-async def _invalid(_request: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
+    if any(tuple(found["loc"]) == ("body",) for found in error.errors()) and not _says_json(request):
+        return answer(415, "unsupported_type", "say what the body is: Content-Type: application/json")
     errors = [
         {
             "field": ".".join(str(part) for part in found["loc"][1:]) or str(found["loc"][0]),
             "in": str(found["loc"][0]),
-            "message": str(found["msg"]).removeprefix("Value error, "),
+            "message": _EMPTY if _is_empty(found) else str(found["msg"]).removeprefix("Value error, "),
         }
         for found in error.errors()
     ]
@@ -120,6 +124,15 @@ async def _invalid(_request: Request, error: Exception) -> Response:
         return answer(400, "unreadable", "the body is not JSON")
     said = "; ".join(f"{found['field']}: {found['message']}" for found in errors[:5])
     return answer(422, "invalid", said, errors=errors[:50])
+
+
+def _says_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
+
+
+def _is_empty(found: Mapping[str, Any]) -> bool:
+    return found["type"] in {"string_too_short", "too_short"} and found.get("ctx", {}).get("min_length") == 1
 
 
 async def _known_error(_request: Request, error: Exception) -> Response:

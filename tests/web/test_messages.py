@@ -240,3 +240,26 @@ async def test_a_reference_with_control_characters_is_refused(door: Door, key: s
             "PATCH", f"/v1/chatbots/{scene.chatbot.id}", key=key, json={"externalReference": reference}
         )
         assert answer.problem == (422, "invalid")
+
+
+async def test_an_id_used_again_for_another_content_is_a_conflict_and_never_a_lie(
+    door: Door, scene: Scene, key: str
+) -> None:
+    first = await door.call("POST", "/v1/messages", key=key, json=_message(scene, externalMessageId="order-17"))
+    body = _message(scene, externalMessageId="order-17", content="Something else")
+    assert (await door.call("POST", "/v1/messages", key=key, json=body)).problem == (409, "taken")
+    again = await door.call("POST", "/v1/messages", key=key, json=_message(scene, externalMessageId="order-17"))
+    assert (again.status, again.json["messageId"]) == (202, first.json["messageId"])
+    assert await _count(scene) == 1
+
+
+async def test_an_empty_text_is_said_to_be_empty(door: Door, scene: Scene, key: str) -> None:
+    answer = await door.call("POST", "/v1/messages", key=key, json=_message(scene, content=""))
+    assert (answer.problem, answer.json["detail"]) == ((422, "invalid"), "content: must not be empty")
+
+
+async def test_a_body_without_its_type_is_answered_by_what_to_send(door: Door, scene: Scene, key: str) -> None:
+    body = json.dumps(_message(scene)).encode()
+    answer = await door.call("POST", "/v1/messages", key=key, data=body, headers={"Content-Type": "text/plain"})
+    assert answer.problem == (415, "unsupported_type")
+    assert "Content-Type: application/json" in str(answer.json["detail"])

@@ -57,3 +57,16 @@ async def test_an_error_that_nobody_foresaw_is_a_problem_that_says_nothing(door:
         body = await response.read()
     assert (response.status, response.content_type) == (500, "application/problem+json")
     assert b"hunter2" not in body
+
+
+async def test_a_query_parameter_that_does_not_exist_is_refused_with_the_nearest(door: Door) -> None:
+    for path, near in (
+        ("/v1/messages?conversationid=x", "did you mean conversationId?"),
+        ("/v1/customers?limits=3", "did you mean limit?"),
+        ("/v1/customers?xyzzy=3", "there are cursor, limit"),
+    ):
+        answer = await door.operator("GET", path)
+        assert answer.problem == (422, "unknown_parameter")
+        assert near in str(answer.json["detail"])
+    assert (await door.operator("GET", "/v1/customers?limit=3")).status == 200
+    assert (await door.call("GET", "/health/live?x=1")).status == 200

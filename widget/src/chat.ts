@@ -171,8 +171,9 @@ export function createChat(options: ChatOptions): Chat {
     changed();
   }
 
-  function refused(): void {
+  function refused(why?: string): void {
     isRefused = true;
+    if (why) console.error(`replyline-chat: ${why}`);
     stop();
     changed();
   }
@@ -271,7 +272,7 @@ export function createChat(options: ChatOptions): Chat {
     } catch (error) {
       const failure = asFailure(error);
       const { detail = '', retry_after_ms = null } = failure.problem;
-      if (failure.fatal) refused();
+      if (failure.fatal) refused(detail);
       else if (failure.isRefusal) {
         change(client_id, 'refused', detail);
         return 0;

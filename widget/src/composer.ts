@@ -11,6 +11,13 @@ import type { Attachment } from './wire';
 const MAX_FILES = 5;
 const MAX_HEIGHT_PX = 140;
 
+/** What the server says against a file, in words that are translated. */
+const REFUSALS: Record<string, 'The file is too large.' | 'This type of file cannot be sent.'> = {
+  too_large: 'The file is too large.',
+  unsupported_type: 'This type of file cannot be sent.',
+  lying_type: 'This type of file cannot be sent.',
+};
+
 interface Upload {
   element: HTMLElement;
   attachment: Attachment | null;
@@ -72,6 +79,7 @@ export function createComposer({ chat, t, notice }: ComposerOptions): Composer {
   const attach = iconButton('attach', 'attach', t('Attach a file'), () => picker.click());
   const send = iconButton('send', 'send', t('Send'), null, { type: 'submit' });
   const files = h('div', 'files');
+  const counter = h('div', 'counter', { role: 'status' });
   const element = h(
     'form',
     'composer',
@@ -82,12 +90,26 @@ export function createComposer({ chat, t, notice }: ComposerOptions): Composer {
       },
     },
     files,
+    counter,
     h('div', 'field', {}, attach, picker, input, send),
   );
 
   function isReady(): boolean {
     const all = [...uploads];
-    return (input.value.trim() !== '' || all.length > 0) && all.every((upload) => upload.attachment) && !chat.isRefused;
+    const isWritten = input.value.trim() !== '' || all.length > 0;
+    return isWritten && all.every((upload) => upload.attachment) && charsLeft() >= 0 && !chat.isRefused;
+  }
+
+  function charsLeft(): number {
+    return look.max_chars - input.value.trim().length;
+  }
+
+  /** Why it cannot be sent, where the visitor can do something about it. */
+  function hindrance(): string {
+    if (charsLeft() < 0) return t('The text is too long.');
+    const states = [...uploads].map((upload) => upload.element.dataset['state']);
+    if (states.includes('failed')) return t('Remove the file that could not be sent.');
+    return states.includes('uploading') ? t('Sending…') : '';
   }
 
   /** As high as its text, up to a point. */
@@ -100,10 +122,14 @@ export function createComposer({ chat, t, notice }: ComposerOptions): Composer {
   function update(): void {
     // Not `disabled`: the button must not throw away the focus that is on it.
     set(send, 'aria-disabled', isReady() ? null : 'true');
+    const left = charsLeft();
+    // From a tenth before the end on; nothing is cut.
+    setText(counter, left < look.max_chars / 10 ? `${look.max_chars - left} / ${look.max_chars}` : '');
+    set(counter, 'data-over', left < 0 && 'true');
   }
 
   function submit(): void {
-    if (!isReady()) return;
+    if (!isReady()) return notice(hindrance());
     const attachments = [...uploads].map((upload) => upload.attachment!);
     if (!chat.send(input.value.trim(), attachments)) return notice(t('Connection lost. Reconnecting…'));
     clear();
@@ -160,7 +186,9 @@ export function createComposer({ chat, t, notice }: ComposerOptions): Composer {
         if (url) previews.set(upload.attachment.id, url);
         show('done', formatSize(file.size));
       } catch (error) {
-        show('failed', asFailure(error).problem.detail ?? t('That failed.'));
+        const { code = '', detail } = asFailure(error).problem;
+        const ours = REFUSALS[code];
+        show('failed', ours ? t(ours) : (detail ?? t('That failed.')));
       }
     }
   }
@@ -175,7 +203,6 @@ export function createComposer({ chat, t, notice }: ComposerOptions): Composer {
       look = next;
       set(input, 'placeholder', look.placeholder);
       set(input, 'aria-label', look.placeholder);
-      set(input, 'maxlength', String(look.max_chars));
       set(picker, 'accept', look.upload_types.join());
       attach.hidden = !look.uploads;
       element.hidden = chat.isRefused;

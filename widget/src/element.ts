@@ -7,8 +7,9 @@ import type { Widget, WidgetApi } from './widget';
 export const TAG = 'replyline-chat';
 
 /** Where the script came from is where the server is, unless the page says otherwise. */
-const script = document.currentScript as HTMLScriptElement | null;
-const ORIGIN = script?.src ? new URL(script.src).origin : location.origin;
+const script = document.currentScript;
+// A page's own <img name=currentScript> would stand in the property's place, and say where the server is.
+const ORIGIN = script instanceof HTMLScriptElement && script.src ? new URL(script.src).origin : location.origin;
 
 export class ReplylineChat extends HTMLElement implements WidgetApi {
   static observedAttributes = ATTRIBUTES;

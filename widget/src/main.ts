@@ -1,7 +1,9 @@
 /** The script tag: defines the element, and puts one on the page if the tag has a site key. window.Replyline is that element. */
 import { ReplylineChat, TAG } from './element';
 
-const data = (document.currentScript as HTMLScriptElement | null)?.dataset;
+// A page's own <img name=currentScript> stands in the property's place.
+const script = document.currentScript;
+const data = script instanceof HTMLScriptElement ? script.dataset : undefined;
 const find = (): Element | null => document.querySelector(TAG);
 
 let inserted: Element | null = null;

@@ -3,7 +3,7 @@
  * text can ever become markup. Half-written text, as it streams in, is shown as far as it makes sense.
  */
 
-export type Tag = 'p' | 'strong' | 'em' | 'code' | 'pre' | 'a' | 'ul' | 'ol' | 'li' | 'blockquote' | 'hr' | 'br';
+export type Tag = 'p' | 'strong' | 'em' | 'del' | 'table' | 'tr' | 'th' | 'td' | 'code' | 'pre' | 'a' | 'ul' | 'ol' | 'li' | 'blockquote' | 'hr' | 'br';
 
 export interface Element {
   tag: Tag;
@@ -18,6 +18,8 @@ export type Node = string | Element;
 
 /** Quotes in quotes in lists are cut off here, so that no text can exhaust the stack. */
 const MAX_DEPTH = 6;
+const MAX_CELLS = 30;
+const DASHES = /^ *:?-+:? *$/;
 
 const FENCE = /^ {0,3}(`{3,}|~{3,})/;
 const HEADING = /^ {0,3}#{1,6}\s+(.*?)\s*#*$/;
@@ -30,8 +32,10 @@ const INLINE = new RegExp(
   [
     /\\(?<escaped>[!-/:-@[-`{-~])/,
     /(?<ticks>`{1,3})(?<code>[^]{1,2000}?)\k<ticks>(?!`)/,
-    /\[(?<label>[^[\]\n]{1,500})\]\(<?(?<target>(?:[^\s()<>]|\([^\s()<>]*\)){1,2000})>?(?: +"[^"\n]*")?\)/,
+    // A picture is a link to it: whoever reads an answer is not to call other servers by that.
+    /!?\[(?<label>[^[\]\n]{1,500})\]\(<?(?<target>(?:[^\s()<>]|\([^\s()<>]*\)){1,2000})>?(?: +"[^"\n]*")?\)/,
     /\*\*(?<bold>\S(?:[^]{0,2000}?\S)?)\*\*(?!\*)/,
+    /~~(?<struck>\S(?:[^~]{0,2000}?\S)?)~~(?!~)/,
     /\*(?<italic>[^\s*](?:[^*]{0,2000}?[^\s*])?)\*/,
     // The sentence's punctuation is not the address's, and neither is a bracket that was opened before it.
     /(?<bare>https?:\/\/(?:[^\s<>"()]|\([^\s<>"()]*\)){0,2000}(?:[^\s<>"().,:;!?'*_~\]]|\([^\s<>"()]*\)))/,
@@ -72,7 +76,7 @@ function blocks(lines: string[], depth: number): Node[] {
       at++;
       out.push({ tag: 'p', children: [{ tag: 'strong', children: inline(heading[1]!) }] });
     } else if (line.trim()[0] === '|') {
-      out.push({ tag: 'pre', children: [takeWhile((other) => other.trim()[0] === '|').join('\n')] });
+      out.push(table(takeWhile((other) => other.trim()[0] === '|')));
     } else if (RULE.test(line)) {
       at++;
       out.push({ tag: 'hr', children: [] });
@@ -109,17 +113,27 @@ function blocks(lines: string[], depth: number): Node[] {
   }
 }
 
+/** Rows of cells; the line of dashes below the first row makes that one the head. Text that is no table yet stands as it is. */
+function table(lines: string[]): Element {
+  const rows = lines.map((line) => line.trim().replace(/^\||\|$/g, '').split(/(?<!\\)\|/).slice(0, MAX_CELLS));
+  if (!rows[1]?.every((cell) => DASHES.test(cell))) return { tag: 'pre', children: [lines.join('\n')] };
+  rows.splice(1, 1);
+  const cell = (text: string, tag: Tag): Element => ({ tag, children: inline(text.trim().replace(/\\\|/g, '|')) });
+  return { tag: 'table', children: rows.map((row, i): Element => ({ tag: 'tr', children: row.map((text) => cell(text, i ? 'td' : 'th')) })) };
+}
+
 const indentOf = (line: string): number => line.length - line.trimStart().length;
 
 function inline(text: string, isInLink = false): Node[] {
   const out: Node[] = [];
   let from = 0;
   for (const match of text.matchAll(INLINE)) {
-    const { escaped, code, label, target, bold, italic, bare } = match.groups!;
+    const { escaped, code, label, target, bold, struck, italic, bare } = match.groups!;
     const href = isInLink ? null : safeHref(target ?? bare);
     let node: Node = escaped ?? match[0];
     if (code) node = { tag: 'code', children: [code.replace(/^ (.*) $/, '$1')] };
     else if (bold) node = { tag: 'strong', children: inline(bold, isInLink) };
+    else if (struck) node = { tag: 'del', children: inline(struck, isInLink) };
     else if (italic) node = { tag: 'em', children: inline(italic, isInLink) };
     else if (href) node = { tag: 'a', href, children: label ? inline(label, true) : [node] };
     out.push(...withBreaks(text.slice(from, match.index)), node);

@@ -12,5 +12,6 @@ function toNode(part: Part): Node {
   const { tag, href, start, children } = part;
   const link = href && { href, title: href, target: '_blank', rel: 'noopener noreferrer nofollow' };
   // What can be scrolled must be reached by the keyboard.
-  return h(tag, '', link || { start, tabindex: tag === 'pre' && '0' }, ...children.map(toNode));
+  const element = h(tag, '', link || { start, tabindex: tag === 'pre' && '0' }, ...children.map(toNode));
+  return tag === 'table' ? h('div', 'table', { tabindex: '0' }, element) : element;
 }

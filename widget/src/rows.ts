@@ -21,17 +21,19 @@ export interface Row {
   isLast: boolean;
   /** The first of a day. */
   isNewDay: boolean;
+  /** Nothing was said after it. */
+  isNewest: boolean;
 }
 
 export function rowsOf(conversation: Conversation, greeting: string | null): Row[] {
   const rows: Row[] = [];
   let last: Row | undefined;
 
-  function add(row: Omit<Row, 'isFirst' | 'isLast' | 'isNewDay'>): void {
+  function add(row: Omit<Row, 'isFirst' | 'isLast' | 'isNewDay' | 'isNewest'>): void {
     const isNewDay = row.at.toDateString() !== last?.at.toDateString();
     const isFirst = isNewDay || last?.author !== row.author || Number(row.at) - Number(last.at) > GROUP_MS;
-    if (last) last.isLast = isFirst;
-    last = { ...row, isFirst, isNewDay, isLast: true };
+    if (last) [last.isLast, last.isNewest] = [isFirst, false];
+    last = { ...row, isFirst, isNewDay, isLast: true, isNewest: true };
     rows.push(last);
   }
 

@@ -24,8 +24,8 @@ export interface StreamOptions {
   event: OnEvent;
   page: (page: Page) => void;
   connected: (isConnected: boolean) => void;
-  /** The server will not have us. */
-  refused: () => void;
+  /** The server will not have us, and says why. */
+  refused: (why?: string) => void;
 }
 
 export interface Stream {
@@ -108,7 +108,7 @@ export function createStream(options: StreamOptions): Stream {
         await (wasPolling ? poll : listen)(link.signal);
       } catch (error) {
         const { fatal, problem } = asFailure(error);
-        if (fatal && !signal.aborted) return options.refused();
+        if (fatal && !signal.aborted) return options.refused(problem.detail);
         delay = problem.retry_after_ms ?? 0;
       }
       // From the stream to the poll and back is no failure.

@@ -27,6 +27,9 @@ const DE = {
   'The file is too large.': 'Die Datei ist zu groß.',
   'This type of file cannot be sent.': 'Dieser Dateityp kann nicht gesendet werden.',
   'At most 5 files.': 'Höchstens 5 Dateien.',
+  'The text is too long.': 'Der Text ist zu lang.',
+  'Remove the file that could not be sent.': 'Entfernen Sie die Datei, die nicht gesendet werden konnte.',
+  Sent: 'Gesendet',
   'That failed.': 'Das hat nicht geklappt.',
 };
 

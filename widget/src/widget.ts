@@ -56,10 +56,11 @@ export function createWidget({ host, siteKey, base, option, identity }: WidgetOp
   const emit = (name: string, detail?: unknown): void => {
     host.dispatchEvent(new CustomEvent(`replyline:${name}`, { detail, bubbles: true, composed: true }));
   };
+  const storage = createStorage(siteKey);
   const chat: Chat = createChat({
     base: `${base.replace(/\/+$/, '')}/widget/v1`,
     siteKey,
-    storage: createStorage(siteKey),
+    storage,
     pageUrl: () => location.href,
     changed: draw,
     tell: emit,
@@ -86,6 +87,7 @@ export function createWidget({ host, siteKey, base, option, identity }: WidgetOp
     chat.start();
     if (isOpen) return;
     isOpen = true;
+    remember();
     watch();
     drawNow();
     emit('open');
@@ -100,10 +102,16 @@ export function createWidget({ host, siteKey, base, option, identity }: WidgetOp
     if (!isOpen || isInline()) return;
     const hadFocus = shadow.activeElement;
     isOpen = false;
+    remember();
     watch();
     drawNow();
     if (hadFocus) launcher.focus();
     emit('close');
+  }
+
+  /** The next page of the site opens as this one was left; on a phone, where the panel covers the page, it does not. */
+  function remember(): void {
+    if (!isInline()) storage.set('open', isOpen && !phone.matches ? '1' : null);
   }
 
   function toggle(): void {
@@ -156,6 +164,8 @@ export function createWidget({ host, siteKey, base, option, identity }: WidgetOp
     setText(badge, unread > 9 ? '9+' : String(unread || ''));
     set(launcher, 'aria-label', unread ? `${label}, ${unread} ${t('unread')}` : label);
     set(launcher, 'aria-expanded', String(isOpen));
+    // A site or visitor that is refused has nothing to open.
+    launcher.hidden = chat.isRefused && !isOpen;
     set(panel.element, 'aria-modal', isModal() && 'true');
     holdPage(isModal());
     panel.render(look);
@@ -190,7 +200,8 @@ export function createWidget({ host, siteKey, base, option, identity }: WidgetOp
       on(window.visualViewport, 'resize scroll', draw);
       on(dark, 'change', draw);
       on(phone, 'change', draw);
-      if (isOpen || isInline() || option('open') !== null) show();
+      const wasOpen = !phone.matches && storage.get('open') !== null;
+      if (isOpen || isInline() || wasOpen || option('open') !== null) show();
       else if (chat.isKnown) chat.start();
       draw();
     },

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from fastapi.datastructures import Headers
@@ -96,7 +97,9 @@ def same_origin(one: str, other: str) -> bool:
 class Cors:
     """Lets the pages of those origins read our answers that some site lists, and no cookie is ever looked at.
 
-    A preflight does not say which site it is for, so here all sites' lists count; each route asks its own site's.
+    Every other page may read that it is refused, and why: its owner is to find the reason in the console, not a chat that
+    reconnects for ever. A preflight says neither which site it is for nor what will be answered, so it passes for all pages;
+    each route asks its own site's list.
     """
 
     def __init__(self, app: ASGIApp, *, replyline: App, prefix: str) -> None:
@@ -110,28 +113,22 @@ class Cors:
         if scope["type"] != "http" or not scope["path"].startswith(f"{self._prefix}/"):
             await self._app(scope, receive, send)
             return
-        allow = await self._allow(Headers(scope=scope))
+        origin = Headers(scope=scope).get("origin", "")
         if scope["method"] == "OPTIONS":
-            await send({"type": "http.response.start", "status": 204, "headers": _encoded({**_PREFLIGHT, **allow})})
+            headers = _encoded({**_PREFLIGHT, **_readable(origin)})
+            await send({"type": "http.response.start", "status": 204, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
             return
 
+        is_listed = bool(origin) and await self._is_listed(origin)
+
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_encoded(allow)]
+                shown = is_listed or message["status"] == HTTPStatus.FORBIDDEN
+                message["headers"] = [*message["headers"], *_encoded(_readable(origin if shown else ""))]
             await send(message)
 
         await self._app(scope, receive, sending)
-
-    async def _allow(self, headers: Headers) -> dict[str, str]:
-        origin = headers.get("origin", "")
-        if origin and len(origin) <= _MOST_CHARS and await self._is_listed(origin):
-            return {
-                "access-control-allow-origin": origin,
-                "vary": "Origin",
-                "access-control-expose-headers": "Retry-After",
-            }
-        return {"vary": "Origin"}
 
     async def _is_listed(self, origin: str) -> bool:
         async def read() -> Allowed:
@@ -142,6 +139,13 @@ class Cors:
         except StoreUnavailable:  # the route will say so; that a page can read it is not worth another error
             return False
         return listed is not None and origin in listed
+
+
+def _readable(origin: str) -> dict[str, str]:
+    """The headers by which pages of `origin` may read the answer; of none where it is empty."""
+    if not origin or len(origin) > _MOST_CHARS:
+        return {"vary": "Origin"}
+    return {"access-control-allow-origin": origin, "vary": "Origin", "access-control-expose-headers": "Retry-After"}
 
 
 _PREFLIGHT = {
