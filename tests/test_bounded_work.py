@@ -65,6 +65,12 @@ def test_a_secret_that_the_cut_falls_into_does_not_stay() -> None:
     assert "Q" not in kept
 
 
+def test_a_small_text_makes_no_large_table() -> None:
+    table = "|" + "a|" * 125 + "\n|" + "-|" * 125 + "\n" + "a\n" * 500
+    words = "Some *words* of an ordinary answer.\n" * (len(table) // 36)
+    assert _cpu_s(whatsapp_text, table) < 40 * _cpu_s(whatsapp_text, words)
+
+
 def test_a_table_with_too_many_cells_comes_through_as_it_is() -> None:
     wide = "|" + "a|" * 300 + "\n|" + "-|" * 300 + "\n" + "row\n" * 300
     assert "row" in whatsapp_text(wide)

@@ -11,13 +11,14 @@ from replyline import metrics
 from replyline.answer_length import shorten
 from replyline.app import App
 from replyline.channels import CHANNELS
-from replyline.errors import RateLimited
+from replyline.errors import RateLimited, Temporary
 from replyline.jobs import AiProcessingJob
 from replyline.processors.live_answer import live_answer
 from replyline.processors.pictures import pictures_of
 from replyline.processors.signs_of_life import signs_of_life
 from replyline.providers import Passage, Picture, ProviderAccount, Question, Reply, Say, Utterance
 from replyline.store import knowledge
+from replyline.store.database import StoreBusy
 from replyline.store.moves.answer import AiUse, Answer, Answered, call_fact
 from replyline.store.moves.give_up import Consequence, TurnGivenUp
 from replyline.store.moves.setbacks import Failure
@@ -107,9 +108,13 @@ async def _ask(turn: Turn, pictures: tuple[Picture, ...], app: App, say: Say | N
 async def _passages(turn: Turn, app: App) -> tuple[Passage, ...]:
     if not turn.has_knowledge or not turn.knowledge_passages:
         return ()
-    found = await knowledge.passages(
-        app.database, chatbot_id=turn.chatbot_id, query="\n".join(turn.asked), limit=turn.knowledge_passages
-    )
+    try:
+        found = await knowledge.passages(
+            app.database, chatbot_id=turn.chatbot_id, query="\n".join(turn.asked), limit=turn.knowledge_passages
+        )
+    except StoreBusy as error:
+        # An attempt is used up: a search that is always too slow must not be made again and again for ever.
+        raise Temporary("the knowledge base could not be searched in time", reason="knowledge_slow") from error
     return tuple(Passage(title, text) for title, text in found)
 
 

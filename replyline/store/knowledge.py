@@ -13,7 +13,12 @@ from replyline.store.database import Database
 
 CHUNK_CHARS = 800
 MAX_DOCUMENT_CHARS = 2_000_000
+MAX_DOCUMENTS = 1_000
+"""Of one customer."""
+MAX_CHUNKS = 20_000
+"""Of one chatbot: about 16 million characters."""
 _MAX_QUERY_WORDS = 64
+_SEARCH_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,10 @@ INSERT INTO knowledge_documents (id, customer_id, chatbot_id, title, content) VA
 _CHUNKS = """
 INSERT INTO knowledge_chunks (id, customer_id, chatbot_id, document_id, position, content)
 SELECT id, $2, $3, $4, position, content FROM unnest($1::uuid[], $5::int[], $6::text[]) AS new (id, position, content)
+"""
+_STORED = """
+SELECT (SELECT count(*) FROM knowledge_documents WHERE customer_id = $1) AS documents,
+       (SELECT count(*) FROM knowledge_chunks WHERE chatbot_id = $2) AS chunks
 """
 _COLUMNS = """
 d.id, d.customer_id, d.chatbot_id, d.title, length(d.content) AS chars,
@@ -79,7 +88,7 @@ async def add(db: Database, *, customer_id: uuid.UUID, chatbot_id: uuid.UUID, ti
     """Keep a document and cut it into pieces.
 
     Raises:
-        DocumentRefused: it is empty or too long, the title is taken, or the customer has no such chatbot.
+        DocumentRefused: it is empty or too long, the title is taken, the customer has no such chatbot, or as much as may be kept.
     """
     text = content.replace("\x00", "").strip()
     if not text or len(text) > MAX_DOCUMENT_CHARS:
@@ -88,6 +97,14 @@ async def add(db: Database, *, customer_id: uuid.UUID, chatbot_id: uuid.UUID, ti
     document_id = new_id()
     try:
         async with db.transaction() as connection:
+            stored = await connection.fetchrow(_STORED, customer_id, chatbot_id)
+            if stored is not None and stored["documents"] >= MAX_DOCUMENTS:
+                raise DocumentRefused(f"a customer has at most {MAX_DOCUMENTS} documents; delete some first")
+            if stored is not None and stored["chunks"] + len(chunks) > MAX_CHUNKS:
+                raise DocumentRefused(
+                    f"a chatbot has at most {MAX_CHUNKS} pieces of documents, of about {CHUNK_CHARS} characters each; "
+                    f"it has {stored['chunks']}, and this document {len(chunks)}"
+                )
             await connection.execute(_INSERT, document_id, customer_id, chatbot_id, title, text)
             await connection.execute(
                 _CHUNKS,
@@ -137,10 +154,17 @@ async def delete(db: Database, document_id: uuid.UUID, *, customer_id: uuid.UUID
         return await connection.fetchval(_DELETE, document_id, customer_id) is not None
 
 
-async def passages(db: Database, *, chatbot_id: uuid.UUID, query: str, limit: int) -> Sequence[tuple[str, str]]:
-    """The pieces that fit the question best, as (title, text), best first; at most `limit`."""
+async def passages(
+    db: Database, *, chatbot_id: uuid.UUID, query: str, limit: int, within_s: float = _SEARCH_S
+) -> Sequence[tuple[str, str]]:
+    """The pieces that fit the question best, as (title, text), best first; at most `limit`.
+
+    Raises:
+        StoreBusy: they were not found in `within_s` seconds.
+    """
     words = " ".join(query.replace("\x00", " ").split()[:_MAX_QUERY_WORDS])
-    async with db.connection() as connection:
+    async with db.transaction() as connection:
+        await connection.execute(f"SET LOCAL statement_timeout = {round(within_s * 1000)}")
         records = await connection.fetch(_PASSAGES, chatbot_id, words, limit)
     return [(record["title"], record["content"]) for record in records]
 

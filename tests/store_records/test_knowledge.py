@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from replyline.store import knowledge
 from replyline.store.chatbots import Chatbot
-from replyline.store.database import Database
-from replyline.store.knowledge import CHUNK_CHARS, DocumentRefused, DocumentTaken, split
+from replyline.store.database import Database, StoreBusy
+from replyline.store.knowledge import CHUNK_CHARS, MAX_CHUNKS, MAX_DOCUMENTS, DocumentRefused, DocumentTaken, split
 from tests.make import make_chatbot, make_customer, make_document
 
 
@@ -94,3 +94,36 @@ def test_paragraphs_are_kept_together() -> None:
     paragraphs = [f"Paragraph {n}. " + "word " * 60 for n in range(4)]
     pieces = split("\n\n".join(paragraphs))
     assert [piece.count("Paragraph") for piece in pieces] == [2, 2]
+
+
+async def test_a_search_that_takes_too_long_is_ended(database: Database, chatbot: Chatbot) -> None:
+    await make_document(database, chatbot, title="Everything", content="bread and cakes.\n\n" * 10_000)
+    with pytest.raises(StoreBusy):
+        await knowledge.passages(database, chatbot_id=chatbot.id, query="bread cakes", limit=3, within_s=0.001)
+    assert await knowledge.passages(database, chatbot_id=chatbot.id, query="bread cakes", limit=3, within_s=60)
+
+
+async def test_a_customer_keeps_a_bounded_number_of_documents(database: Database, chatbot: Chatbot) -> None:
+    async with database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO knowledge_documents (id, customer_id, chatbot_id, title, content) "
+            "SELECT gen_random_uuid(), $1, $2, 'document ' || n, 'x' FROM generate_series(4, $3::int) AS n",
+            chatbot.customer_id,
+            chatbot.id,
+            MAX_DOCUMENTS,
+        )
+    with pytest.raises(DocumentRefused, match="at most 1000 documents"):
+        await make_document(database, chatbot, title="One too many")
+
+
+async def test_a_chatbot_keeps_a_bounded_number_of_pieces(database: Database, chatbot: Chatbot) -> None:
+    async with database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO knowledge_chunks (id, customer_id, chatbot_id, document_id, position, content) "
+            "SELECT gen_random_uuid(), customer_id, chatbot_id, id, n, 'x' "
+            "FROM generate_series(10, 10 + $2::int) AS n, (SELECT * FROM knowledge_documents WHERE chatbot_id = $1 LIMIT 1) d",
+            chatbot.id,
+            MAX_CHUNKS - 4,
+        )
+    with pytest.raises(DocumentRefused, match="at most 20000 pieces"):
+        await make_document(database, chatbot, title="One too many")
