@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from replyline.contents import Content
 from replyline.inbound_content import InboundContent
 from replyline.plain_text import mend_json
 
@@ -129,14 +130,31 @@ class OutgoingMessageJob(Job, frozen=True, kw_only=True, rename="camel", omit_de
     channel: ChannelKind
 
 
-class WhatsAppCloudSendJob(Job, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class SendJob(Job, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One message to be sent through a channel. What stands here is only in jobs of a queue that an external worker does."""
+
+    channel: ChannelKind | None = None
+    channel_id: uuid.UUID | None = None
+    channel_external_id: str | None = None
+    """What the other side calls our account: a phone number id, a session."""
+    to: str | None = None
+    """The recipient, as the channel names them."""
+    content: str | None = None
+    """The text; of a message that is more than text, the same in words."""
+    body: Content | None = None
+    """What it is, if it is not plain text."""
+    quotes: str | None = None
+    """The channel's id of the message that it replies to."""
+
+
+class WhatsAppCloudSendJob(SendJob, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """One message to be sent through the WhatsApp Cloud API."""
 
     queue: ClassVar[str] = WHATSAPP_CLOUD_SEND
     job_name: ClassVar[str] = "send-message"
 
 
-class WhatsAppQrSendJob(Job, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class WhatsAppQrSendJob(SendJob, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """One message to be sent through the WhatsApp QR gateway."""
 
     queue: ClassVar[str] = WHATSAPP_QR_SEND

@@ -31,6 +31,15 @@ oldest_job_seconds = Gauge(
     "replyline_oldest_job_seconds", "Age of the oldest job that could run now", ["queue"], registry=REGISTRY
 )
 dead_letters = Gauge("replyline_dead_letters", "Dead letters kept", ["queue", "reason"], registry=REGISTRY)
+external_jobs = Gauge(
+    "replyline_external_jobs",
+    "Jobs that an external worker has not finished: open, late (for over REPLYLINE_EXTERNAL_LATE_S), lost (Redis forgot them)",
+    ["queue", "standing"],
+    registry=REGISTRY,
+)
+external_results_total = Counter(
+    "replyline_external_results", "Results of external workers: sent, failed", ["queue", "outcome"], registry=REGISTRY
+)
 unpublished_jobs = Gauge(
     "replyline_unpublished_jobs", "Jobs of this process that are in Postgres but not yet in Redis", registry=REGISTRY
 )

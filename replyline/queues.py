@@ -78,5 +78,10 @@ SPECS: dict[str, QueueSpec] = {
     )
 }
 
+EXTERNAL_KEPT_S = 7 * DAY_S
+"""How long finished jobs of an external queue are kept in BullMQ until their result is settled."""
+EXTERNAL_QUEUES = (WHATSAPP_CLOUD_SEND, WHATSAPP_QR_SEND)
+"""The queues whose jobs a BullMQ worker of somebody else's may do."""
+
 if tuple(SPECS) != QUEUE_NAMES:
     raise RuntimeError("every queue needs exactly one spec row, in the order of QUEUE_NAMES")

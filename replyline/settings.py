@@ -5,6 +5,7 @@ import ipaddress
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote
@@ -14,8 +15,9 @@ from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from replyline.queues import SPECS, QueueSpec
+from replyline.queues import EXTERNAL_KEPT_S, SPECS, QueueSpec
 from replyline.setting_groups.channels import ChannelSettings
+from replyline.setting_groups.external import ExternalSettings
 from replyline.setting_groups.http import HttpSettings
 from replyline.setting_groups.injected import is_injected
 from replyline.setting_groups.limits import CountLimit, QueueSettings
@@ -35,7 +37,7 @@ class SettingsError(Exception):
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class Settings(WidgetSettings, HttpSettings, ChannelSettings, StoreSettings):
+class Settings(WidgetSettings, HttpSettings, ChannelSettings, ExternalSettings, StoreSettings):
     """Every setting of Replyline. Times are in seconds unless the name says otherwise."""
 
     model_config = SettingsConfigDict(
@@ -78,7 +80,22 @@ class Settings(WidgetSettings, HttpSettings, ChannelSettings, StoreSettings):
     def spec(self, queue: str) -> QueueSpec:
         """The queue's spec row with this deployment's changes."""
         changed = self.queues.get(queue)
-        return changed.apply(SPECS[queue]) if changed else SPECS[queue]
+        spec = changed.apply(SPECS[queue]) if changed else SPECS[queue]
+        if (
+            queue in self.external
+        ):  # the result is read from the finished job, maybe after days without a worker of ours
+            return replace(
+                spec,
+                keep_completed_s=max(spec.keep_completed_s, EXTERNAL_KEPT_S),
+                keep_failed_s=max(spec.keep_failed_s, EXTERNAL_KEPT_S),
+            )
+        return spec
+
+    def shown_s(self, queue: str) -> tuple[int, int]:
+        """How long completed and failed jobs of an external queue stay once their results are settled, in seconds."""
+        changed = self.queues.get(queue)
+        spec = changed.apply(SPECS[queue]) if changed else SPECS[queue]
+        return spec.keep_completed_s, spec.keep_failed_s
 
     @property
     def external_redis_url(self) -> str | None:

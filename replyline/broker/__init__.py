@@ -19,6 +19,7 @@ from replyline.broker.contract import (
     Retry,
     WorkerClient,
 )
+from replyline.broker.finished import Finished, Watch
 from replyline.broker.listening import Listening
 from replyline.broker.live import MOST_BYTES, Live, SoFar, Told, Written
 from replyline.broker.pacing import Limits, Pacing, Slot
@@ -35,6 +36,7 @@ __all__ = [
     "CommandRefused",
     "Completed",
     "Failed",
+    "Finished",
     "Handler",
     "JobState",
     "Limits",
@@ -55,6 +57,7 @@ __all__ = [
     "SoFar",
     "Throttle",
     "Told",
+    "Watch",
     "Worker",
     "WorkerClient",
     "Written",

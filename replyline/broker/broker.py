@@ -17,6 +17,7 @@ from replyline.broker.contract import (
     WorkerClient,
 )
 from replyline.broker.endpoint import parse_endpoint
+from replyline.broker.finished import Watch
 from replyline.broker.keys import Keys, keys_of
 from replyline.broker.listening import Listening
 from replyline.broker.live import Live, LiveNames, Told, Written
@@ -63,6 +64,7 @@ class Broker:
         self.pacing = Pacing(self._connection, prefix)
         self.live = Live(self._connection, self._live_names)
         self.throttle = Throttle(self._connection, prefix)
+        self.watch = Watch(self._connection, prefix)
         self._keys: dict[str, Keys] = {}
         self._adders: dict[str, Adder] = {}
 

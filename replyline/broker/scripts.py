@@ -64,6 +64,7 @@ PAUSE = _script("pause-7")
 DRAIN = _script("drain-5")
 PROMOTE = _script("promote-9")
 REMOVE = _script("removeJob-2")
+CLEAN = _script("cleanJobsInSet-3")
 PACE_SLOT = _own_script("paceSlot", keys=7)
 PACE_BLOCK = _own_script("paceBlock", keys=2)
 LIVE_BEGIN = _own_script("liveBegin", keys=2)
@@ -91,6 +92,7 @@ SCRIPTS = (
     DRAIN,
     PROMOTE,
     REMOVE,
+    CLEAN,
     PACE_SLOT,
     PACE_BLOCK,
     LIVE_BEGIN,

@@ -50,6 +50,7 @@ COMMANDS = {
     "knowledge": ("connected:knowledge_group", "Documents that a chatbot answers from."),
     "webhooks": ("connected:webhooks_group", "URLs that are told what happens."),
     "usage": ("connected:usage", "Show what a customer used, by day (UTC), kind, channel and model."),
+    "external": ("external:external", "Jobs of REPLYLINE_EXTERNAL_QUEUES that have not ended: look, settle, do again."),
     "standins": (
         "standins:standins",
         "Run stand-ins for Meta's Cloud API, the QR gateway, an AI vendor and a customer's endpoint, on loopback.",

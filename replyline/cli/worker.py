@@ -36,6 +36,7 @@ def worker(
     wanted = _queues(queues)
     counts = _concurrency(concurrency or [])
     settings = settings_here()
+    _refuse_external(wanted if queues else [], settings)
     logs.configure(settings.log_level, settings.log_format)
     run(_worker(settings, wanted, counts))
 
@@ -61,6 +62,14 @@ def _queues(text: str | None) -> list[str]:
     for name in names:
         check_queue(name)
     return names
+
+
+def _refuse_external(names: list[str], settings: Settings) -> None:
+    for name in names:
+        if name in settings.external:
+            raise CommandFailed(
+                f"{name} is in REPLYLINE_EXTERNAL_QUEUES: an external worker does its jobs", Exit.WRONG_CALL
+            )
 
 
 def _concurrency(pairs: list[str]) -> dict[str, int]:

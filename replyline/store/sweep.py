@@ -1,7 +1,7 @@
 """Looking for work that fell through, and clearing away what was kept long enough."""
 
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,7 +30,7 @@ _SWEEPING = 0x73776565  # "swee": one sweep at a time, whichever process makes i
 
 _DUE = """
 SELECT id, queue, generation, run_at FROM jobs
-WHERE state = 'WAITING' AND run_at < now() - make_interval(secs => $1)
+WHERE state = 'WAITING' AND run_at < now() - make_interval(secs => $1) AND queue <> ALL($5::text[])
   AND ($2::timestamptz IS NULL OR (run_at, id) > ($2, $3))
 ORDER BY run_at, id LIMIT $4
 """
@@ -84,9 +84,14 @@ async def alone(connection: Connection) -> AsyncIterator[bool]:
         yield bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _SWEEPING))
 
 
-async def due_jobs(connection: Connection, *, grace_s: float, after: DueJob | None, limit: int) -> Sequence[DueJob]:
-    """A page of waiting jobs that have been due for `grace_s` seconds, oldest first, after the one given."""
-    records = await connection.fetch(_DUE, grace_s, after and after.run_at, after and after.id, limit)
+async def due_jobs(
+    connection: Connection, *, grace_s: float, after: DueJob | None, limit: int, without: Collection[str] = ()
+) -> Sequence[DueJob]:
+    """A page of waiting jobs that have been due for `grace_s` seconds, oldest first, after the one given.
+
+    Jobs of the queues `without` are left out: external workers do them (`store/external.py`).
+    """
+    records = await connection.fetch(_DUE, grace_s, after and after.run_at, after and after.id, limit, list(without))
     return [DueJob(**dict(record)) for record in records]
 
 

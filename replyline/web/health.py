@@ -5,7 +5,7 @@ from typing import Literal
 import structlog
 from fastapi import APIRouter, Response
 
-from replyline import metrics
+from replyline import external_results, metrics
 from replyline.gauges import refresh_gauges
 from replyline.store.database import StoreUnavailable
 from replyline.web.auth import Here
@@ -48,6 +48,7 @@ async def get_metrics(app: Here) -> Response:
     """Everything in Prometheus' text format. No key is asked for: it names queues and counts, never customers."""
     try:
         await refresh_gauges(app.broker, app.database)
+        await external_results.refresh_gauges(app)
     except StoreUnavailable as error:
         # What this process counted itself is wanted most when a store is away.
         log.warning("metrics.without_postgres", error=str(error))

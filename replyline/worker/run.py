@@ -16,6 +16,7 @@ from replyline.jobs import Job
 from replyline.processors import PROCESSORS, Processor
 from replyline.worker.deletions import Deletions
 from replyline.worker.execute import Executor
+from replyline.worker.external import ExternalWork
 from replyline.worker.sweeper import Sweeper
 
 log = structlog.get_logger(__name__)
@@ -64,6 +65,7 @@ async def work(
     Raises:
         BackgroundTaskFailed: a background task failed again and again; what ran was drained all the same.
     """
+    queues = [queue for queue in queues if queue not in app.settings.external]
     workers = make_workers(app, queues, concurrency)
     for worker, queue in zip(workers, queues, strict=True):
         app.health.expect_progress(f"fetching of {queue}", partial(_stuck_s, worker))
@@ -75,6 +77,8 @@ async def work(
             app.supervisor.start("sweeper", Sweeper(app).run, vital=False),
             app.supervisor.start("deletions", Deletions(app).run, vital=False),
         ]
+    if sweep and app.settings.external:
+        background.append(app.supervisor.start("external work", ExternalWork(app).run, vital=False))
     try:
         async with asyncio.TaskGroup() as running:
             for worker, queue in zip(workers, queues, strict=True):

@@ -80,7 +80,9 @@ class Sweeper:
                 self._after = None
             pages = 0
             while wiped or pages < _PAGES_A_SWEEP:
-                page = await due_jobs(connection, grace_s=grace_s, after=self._after, limit=_PAGE)
+                page = await due_jobs(
+                    connection, grace_s=grace_s, after=self._after, limit=_PAGE, without=self._app.settings.external
+                )
                 found += await self._publish_lost(page, wiped=wiped)
                 self._after = page[-1] if len(page) == _PAGE else None
                 pages += 1

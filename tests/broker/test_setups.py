@@ -113,6 +113,10 @@ async def _use_everything(broker: Broker) -> None:
     assert await broker.trim(QUEUE, keep=0) == 1
     await broker.drain(QUEUE)
     await broker.counts(QUEUE)
+    assert await broker.watch.remembers_since() is not None
+    assert (await broker.watch.ended_since(QUEUE, await broker.watch.newest_event(QUEUE)))[0] == []
+    assert [found.attempts for found in await broker.watch.finished(QUEUE, ["gone"])] == [0]
+    await broker.watch.clean(QUEUE, "completed", keep_s=3600)
     await broker.live.begin("c", "m")
     await broker.live.append("c", "m", "Hello")
     await broker.live.end("c", "m")

@@ -98,6 +98,6 @@ async def routes(door: Door) -> Iterator[tuple[str, str]]:
     return (
         (method.upper(), path)
         for path, operations in paths.items()
-        if path.startswith("/v1/") and not path.startswith("/v1/queues")
+        if path.startswith("/v1/") and not path.startswith(("/v1/queues", "/v1/jobs"))
         for method in operations
     )

@@ -142,6 +142,8 @@ async def test_the_queues_are_for_the_operator(door: Door, stranger: str) -> Non
         ("GET", "/v1/queues/ai-processing"),
         ("POST", "/v1/queues/ai-processing/pause"),
         ("POST", "/v1/queues/ai-processing/resume"),
+        ("GET", "/v1/jobs/external"),
+        ("POST", f"/v1/jobs/{uuid.uuid4()}/again"),
     ):
         assert (await door.call(method, path, key=stranger)).problem == (403, "operator_only")
         assert (await door.call(method, path)).problem == (401, "unauthorized")

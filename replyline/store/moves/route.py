@@ -9,6 +9,7 @@ from replyline.jobs import ChannelKind, OutgoingMessageJob, WhatsAppCloudSendJob
 from replyline.store.database import Connection
 from replyline.store.moves.announce import announce
 from replyline.store.moves.delivery import OurMessage, announcement, lock_messages, sent_fact
+from replyline.store.moves.hand_over import fill
 from replyline.store.moves.lane import leave
 from replyline.store.moves.metering import meter
 from replyline.store.moves.work import LockedConversation, Run, finish, lock_conversations, save_conversations
@@ -23,6 +24,8 @@ class Route:
     job: OutgoingMessageJob
     conversation_id: uuid.UUID
     message_id: uuid.UUID
+    external: bool = False
+    """Whether an external worker sends it."""
 
 
 _HAND_ON = "UPDATE messages SET status = 'SENDING' WHERE id = ANY($1::uuid[])"
@@ -39,6 +42,7 @@ async def route(connection: Connection, rows: Sequence[Route], outbox: Outbox) -
     mine = [row for row in rows if row.run.job_id in done]
     messages = await lock_messages(connection, [row.message_id for row in mine])
     sends: list[Enqueue] = []
+    handed_over: list[Enqueue] = []
     logged: list[tuple[Route, OurMessage]] = []
     gone: list[Route] = []
     for row in mine:
@@ -46,9 +50,10 @@ async def route(connection: Connection, rows: Sequence[Route], outbox: Outbox) -
         if message is None or message.status != "QUEUED":  # cancelled meanwhile: nothing to send, the lane goes on
             gone.append(row)
         elif (send := _send(row, message.priority)) is not None:
-            sends.append(send)
+            (handed_over if row.external else sends).append(send)
         else:
             logged.append((row, message))
+    sends += await fill(connection, handed_over)
     if sends:
         await connection.execute(_HAND_ON, [send.job.message_id for send in sends])
     left = [*gone, *(row for row, _ in logged)]
