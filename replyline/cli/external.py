@@ -15,7 +15,9 @@ from replyline.cli.running import CommandFailed, Exit
 from replyline.external_results import FAILED, NotOpen, Result, hand_over_again, report
 from replyline.store import external as records
 
-external = typer.Typer(no_args_is_help=True, help="Jobs of REPLYLINE_EXTERNAL_QUEUES that have not ended: look, settle, do again.")
+external = typer.Typer(
+    no_args_is_help=True, help="Jobs of REPLYLINE_EXTERNAL_QUEUES that have not ended: look, settle, do again."
+)
 Job = Annotated[uuid.UUID, typer.Argument(help="The job's id, as `list` shows it.", metavar="JOB")]
 _COLUMNS = ("id", "queue", "message_id", "late_s", "wait_reason")
 
