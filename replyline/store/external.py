@@ -55,7 +55,8 @@ SELECT 1 FROM messages o JOIN messages m ON m.channel_id = o.channel_id AND m.id
 WHERE m.id = $1 AND o.external_id = $2
 """
 _NOTE = """
-UPDATE jobs j SET wait_reason = r.reason,
+UPDATE jobs j SET wait_reason = r.reason, wait_since = now(),
+    waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at),
     handed_over_at = CASE WHEN r.known THEN coalesce(j.handed_over_at, now()) ELSE j.handed_over_at END
 FROM unnest($1::uuid[], $2::text[], $3::bool[]) AS r (id, reason, known)
 WHERE j.id = r.id AND j.state = 'WAITING'
@@ -65,7 +66,8 @@ SELECT id, queue, name, payload::text AS payload, priority::int AS priority, gen
 WHERE id = ANY($1::uuid[]) AND state = 'WAITING' ORDER BY id
 """
 _AGAIN = """
-UPDATE jobs SET generation = generation + 1, handed_over_at = NULL, wait_reason = NULL, run_at = now()
+UPDATE jobs SET generation = generation + 1, handed_over_at = NULL, wait_reason = NULL, wait_since = NULL,
+    waits = waits_of(waits, wait_reason, wait_since, run_at), run_at = now()
 WHERE id = $1 AND generation = $2 AND state = 'WAITING'
 RETURNING id, queue, name, payload::text AS payload, priority::int AS priority, generation
 """
