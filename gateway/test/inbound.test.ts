@@ -4,6 +4,8 @@ import { after, before, test } from 'node:test';
 import { ANA, Data, Gateway, inbound, until, Webhook } from './harness.js';
 import type { Body } from './harness.js';
 
+/** A busy machine must not cost this gateway its lease: nobody else wants it. */
+const PATIENT = { GATEWAY_LEASE_MS: '6000' };
 let data: Data;
 let webhook: Webhook;
 let gateway: Gateway;
@@ -11,7 +13,7 @@ let gateway: Gateway;
 before(async () => {
   data = new Data();
   webhook = await Webhook.listen();
-  gateway = await Gateway.start(data);
+  gateway = await Gateway.start(data, PATIENT);
   await gateway.pair(webhook);
 });
 after(async () => {
@@ -57,7 +59,7 @@ test('the same message again is reported once, over a restart too', async () => 
   await upsert([inbound('D1', 'once'), inbound('D1', 'once')]);
   await upsert([inbound('D1', 'once')]);
   await gateway.kill();
-  gateway = await Gateway.start(data);
+  gateway = await Gateway.start(data, PATIENT);
   await gateway.become('open');
   await upsert([inbound('D1', 'once')]);
   await upsert([inbound('D2', 'after it')]);
