@@ -76,6 +76,8 @@ class Executor(Generic[J]):
             row = None if named is None else await self._app.reads.job(named[0])
             if named is None or row is None or row.queue != self._queue:
                 return await self._live_foreign(active)
+            if row.state == "DEAD":  # Retry of BullMQ's tools: green would say that it was done
+                return Failed(f"given up: replay it with `replyline dead-letters replay {row.id}`")
             if row.state != "WAITING" or named[1] < row.generation:
                 return Completed()  # finished by another run, or published again since: that run has it
             run = Run(row.id, _started_at(active), self._worker, generation=named[1])
