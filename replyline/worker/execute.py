@@ -154,7 +154,7 @@ class Executor(Generic[J]):
             return await self._failed(active, run, job, error)
         if log.is_enabled_for(_DEBUG):
             log.debug("job.completed", **self._context(active, job))
-        return Completed()
+        return Completed(_returned(job))
 
     async def _failed(self, active: ActiveJob, run: Run, work: J | JobRow, error: Exception) -> Outcome:
         """Decide what becomes of it; `work` is its payload, or its row where the payload cannot be read."""
@@ -261,6 +261,11 @@ def _named(bullmq_id: str) -> tuple[uuid.UUID, int] | None:
     """The row and generation that a BullMQ id of our form names, `<row>-<generation>`; None where it is not of that form."""
     found = _OURS.fullmatch(bullmq_id)
     return None if found is None else (uuid.UUID(found[1]), int(found[2]))
+
+
+def _returned(job: Job) -> bytes:
+    """What BullMQ's tools show as the job's `returnvalue`: the message that it is about."""
+    return b"null" if job.message_id is None else b'{"messageId":"%b"}' % str(job.message_id).encode()
 
 
 def _started_at(active: ActiveJob) -> datetime:

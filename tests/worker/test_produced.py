@@ -68,6 +68,13 @@ async def test_the_example_job_of_the_brief_is_answered(database: Database, data
             )
 
         (answer,) = await until(answered)
+
+        async def returned() -> str:
+            (found,) = await app.broker.watch.finished("incoming-messages", ["job-1x"])
+            return found.returned.decode()
+
+        (saved,) = await _rows(database, "SELECT id FROM messages WHERE direction = 'INBOUND'")
+        assert await until(returned) == f'{{"messageId":"{saved["id"]}"}}'
     assert (answer["external_reference"], answer["chatbot_id"]) == ("test-conv-id", chatbot.id)
 
 
