@@ -79,7 +79,7 @@ def create_app(app: App) -> FastAPI:
     problems.install(api)
     # The last one added is the outermost.
     api.add_middleware(problems.LastResort)
-    api.add_middleware(Limits, max_bytes=app.settings.max_body_bytes)
+    api.add_middleware(Limits, max_bytes=app.settings.max_body_bytes, trusted=app.settings.trusted_networks)
     api.add_middleware(Cors, replyline=app, prefix=widget.PREFIX)
     return api
 

@@ -58,13 +58,21 @@ class Caller:
         return self.customer_id is None
 
 
-async def caller(app: Here, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
-    """Whoever the `Authorization: Bearer …` header says.
+async def identify(request: Request) -> Caller:
+    """Whoever the `Authorization: Bearer …` header says; asked once a request.
 
     Raises:
         Problem: 401, there is none or its key is unknown or revoked.
     """
-    key = credentials.credentials if credentials is not None else ""
+    known: Caller | None = getattr(request.state, "caller", None)
+    if known is None:
+        credentials = await _bearer(request)
+        known = await _holder(app_of(request), credentials.credentials if credentials is not None else "")
+        request.state.caller = known
+    return known
+
+
+async def _holder(app: App, key: str) -> Caller:
     admin_key = app.settings.admin_key
     if admin_key is not None and hmac.compare_digest(key.encode(), admin_key.encode()):
         return Caller(None)
@@ -74,6 +82,13 @@ async def caller(app: Here, credentials: Annotated[HTTPAuthorizationCredentials 
             401, "unauthorized", "send a valid key as Authorization: Bearer …", headers={"WWW-Authenticate": "Bearer"}
         )
     return Caller(holder.customer_id)
+
+
+async def caller(
+    request: Request, _credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Caller:
+    """Whoever the key belongs to. Raises Problem: see `identify`."""
+    return await identify(request)
 
 
 Anyone = Annotated[Caller, Depends(caller)]

@@ -33,6 +33,7 @@ from replyline.store.moves.accept import Accept, Accepted, dedupe_key
 from replyline.store.moves.health import DEGRADED, note_confirmed, note_session
 from replyline.store.moves.statuses import ReportedStatus
 from replyline.web.auth import Here
+from replyline.web.guards import OpenRoute, takes
 from replyline.web.notices import keep_notices
 from replyline.web.problems import Problem, not_found
 
@@ -44,7 +45,7 @@ _MAX_ID_CHARS = 512
 _LATEST_S = 4_102_444_800.0  # the year 2100: Postgres would refuse later times than it can keep
 _MOST_OTHER_ACCOUNTS = 20
 
-router = APIRouter(tags=["callbacks"])
+router = APIRouter(tags=["callbacks"], route_class=OpenRoute)
 
 
 @router.get("/callbacks/whatsapp-cloud/{channel_key}", response_class=Response)
@@ -59,12 +60,14 @@ async def whatsapp_cloud_handshake(channel_key: str, request: Request, app: Here
 
 
 @router.post("/callbacks/whatsapp-cloud/{channel_key}")
+@takes(None)
 async def whatsapp_cloud(channel_key: str, request: Request, app: Here) -> Mapping[str, int]:
     """Messages and statuses from Meta, signed with `X-Hub-Signature-256`. 2xx means kept; Meta repeats what is not."""
     return await _counted(app, "WHATSAPP_CLOUD", channel_key, request)
 
 
 @router.post("/callbacks/whatsapp-qr/{channel_key}")
+@takes(None)
 async def whatsapp_qr(channel_key: str, request: Request, app: Here) -> Mapping[str, int]:
     """One event from the QR gateway, signed with `X-Gateway-Signature`. 2xx means kept; the gateway repeats what is not."""
     return await _counted(app, "WHATSAPP_QR", channel_key, request)

@@ -6,22 +6,25 @@ from datetime import datetime
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Query, Response
-from pydantic import Field, StringConstraints, computed_field
+from pydantic import BeforeValidator, Field, StringConstraints, computed_field
 
 from replyline.jobs import ChannelKind
 from replyline.store import channels, chatbots, unread
 from replyline.store.channel_forms import check_complete, check_external_id, check_names
 from replyline.web.addresses import check_addresses
 from replyline.web.auth import Anyone, CustomerId, Here, Tenant, operator
+from replyline.web.guards import KeyedRoute
 from replyline.web.numbers import check_number
 from replyline.web.problems import not_found
-from replyline.web.wire import Changes, Cursor, In, Limit, Name, Out, Page, Secret, Text, page
+from replyline.web.wire import Changes, Cursor, In, Limit, Name, Out, Page, Secret, Text, few, page
 
-router = APIRouter(prefix="/v1/channels", tags=["channels"])
+router = APIRouter(prefix="/v1/channels", tags=["channels"], route_class=KeyedRoute)
 
 ExternalId = Annotated[Text, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
 FieldName = Annotated[str, StringConstraints(max_length=100)]
 FieldValue = Annotated[Text, StringConstraints(max_length=2000)]
+Config = Annotated[dict[FieldName, FieldValue], BeforeValidator(few)]
+Secrets = Annotated[dict[FieldName, Secret], BeforeValidator(few)]
 _ADDRESSES = ("graph_base", "gateway_url")
 
 
@@ -38,8 +41,8 @@ class ChannelIn(In):
     kind: ChannelKind
     name: Name
     external_id: ExternalId | None = None
-    config: dict[FieldName, FieldValue] = Field(default_factory=dict)
-    secrets: dict[FieldName, Secret] = Field(default_factory=dict)
+    config: Config = Field(default_factory=dict)
+    secrets: Secrets = Field(default_factory=dict)
     enabled: bool = True
     customer_id: uuid.UUID | None = None
 
@@ -53,8 +56,8 @@ class ChannelChanges(Changes):
     name: Name | None = None
     chatbot_id: uuid.UUID | None = None
     external_id: ExternalId | None = None
-    config: dict[FieldName, FieldValue] | None = None
-    secrets: dict[FieldName, Secret] | None = None
+    config: Config | None = None
+    secrets: Secrets | None = None
     enabled: bool | None = None
 
 

@@ -11,10 +11,14 @@ from replyline.providers import PROVIDERS
 from replyline.store import chatbots, customers
 from replyline.web.addresses import check_addresses
 from replyline.web.auth import Anyone, CustomerId, Here, Tenant
+from replyline.web.guards import KeyedRoute, takes
 from replyline.web.problems import not_found
 from replyline.web.wire import Changes, Cursor, Limit, Name, Out, Page, Reference, Secret, Text, Url, page
 
-router = APIRouter(prefix="/v1/chatbots", tags=["chatbots"])
+router = APIRouter(prefix="/v1/chatbots", tags=["chatbots"], route_class=KeyedRoute)
+
+
+_MOST_BYTES = 1_500_000  # 100,000 characters of instructions, each in 12 bytes where JSON escapes it
 
 
 def _known_provider(name: str) -> str:
@@ -96,6 +100,7 @@ class ChatbotOut(Out):
 
 
 @router.post("", status_code=201)
+@takes(_MOST_BYTES)
 async def create_chatbot(body: ChatbotIn, app: Here, who: Anyone, customer_id: CustomerId = None) -> ChatbotOut:
     """Add a chatbot; with nothing but a name it answers from its knowledge, without any AI provider."""
     owner = who.one(body.customer_id or customer_id)
@@ -124,6 +129,7 @@ async def get_chatbot(chatbot_id: uuid.UUID, app: Here, customer_id: Tenant) -> 
 
 
 @router.patch("/{chatbot_id}")
+@takes(_MOST_BYTES)
 async def update_chatbot(
     chatbot_id: uuid.UUID, body: ChatbotChanges, app: Here, who: Anyone, customer_id: Tenant
 ) -> ChatbotOut:

@@ -13,10 +13,11 @@ from replyline.jobs import ChannelKind
 from replyline.store import conversations
 from replyline.store.moves.speak import Owner, Speak, UnknownQuote
 from replyline.web.auth import Here, Tenant
+from replyline.web.guards import KeyedRoute
 from replyline.web.problems import Problem, not_found
 from replyline.web.wire import Cursor, In, Limit, Out, Page, ShortText, Text, page
 
-router = APIRouter(prefix="/v1/conversations", tags=["conversations"])
+router = APIRouter(prefix="/v1/conversations", tags=["conversations"], route_class=KeyedRoute)
 
 
 class ConversationOut(Out):

@@ -10,10 +10,11 @@ from pydantic import Field
 
 from replyline.store import api_keys, customers
 from replyline.web.auth import Anyone, Caller, CustomerId, Here, Operator, Tenant, operator
+from replyline.web.guards import KeyedRoute
 from replyline.web.problems import not_found
 from replyline.web.wire import Changes, Cursor, In, Limit, Name, Out, Page, page
 
-router = APIRouter()
+router = APIRouter(route_class=KeyedRoute)
 
 # Whole cents: a third decimal would be rounded, and 99.999 is not the price of the Premium plan.
 Price = Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=2, description="US dollars a month.")]

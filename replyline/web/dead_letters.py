@@ -11,11 +11,12 @@ from replyline.app import App
 from replyline.store import dead_letters
 from replyline.store.moves.dead_letters import NotReplayable
 from replyline.web.auth import Anyone, CustomerId, Here, TenantOrAll
+from replyline.web.guards import KeyedRoute
 from replyline.web.messages import FailureOut, without_stacks
 from replyline.web.problems import Problem, not_found
 from replyline.web.wire import Cursor, Limit, Out, Page, page
 
-router = APIRouter(prefix="/v1/dead-letters", tags=["dead letters"])
+router = APIRouter(prefix="/v1/dead-letters", tags=["dead letters"], route_class=KeyedRoute)
 
 QueueName = Annotated[str, StringConstraints(pattern=r"^[a-z-]{1,100}$")]
 Reason = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]

@@ -9,10 +9,11 @@ from pydantic import StringConstraints
 
 from replyline.store import chatbots, knowledge
 from replyline.web.auth import Anyone, CustomerId, Here, Tenant
+from replyline.web.guards import KeyedRoute, takes
 from replyline.web.problems import not_found
 from replyline.web.wire import Cursor, In, Limit, Out, Page, Text, page
 
-router = APIRouter(prefix="/v1/knowledge", tags=["knowledge"])
+router = APIRouter(prefix="/v1/knowledge", tags=["knowledge"], route_class=KeyedRoute)
 
 
 class DocumentIn(In):
@@ -43,6 +44,7 @@ class DocumentWithContentOut(DocumentOut):
 
 
 @router.post("", status_code=201)
+@takes(None)
 async def add_document(body: DocumentIn, app: Here, who: Anyone, customer_id: CustomerId = None) -> DocumentOut:
     """Add a document; answers use it from now on."""
     owner = who.one(body.customer_id or customer_id)

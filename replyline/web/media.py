@@ -11,10 +11,11 @@ from replyline.store import media, messages
 from replyline.store.media import Media
 from replyline.web.auth import Here, Tenant
 from replyline.web.downloads import download
+from replyline.web.guards import KeyedRoute
 from replyline.web.problems import Problem, not_found
 from replyline.web.wire import Out
 
-router = APIRouter(tags=["media"])
+router = APIRouter(tags=["media"], route_class=KeyedRoute)
 
 
 class MediaOut(Out):

@@ -13,10 +13,11 @@ from replyline.jobs import MAX_CONTENT_CHARS, ChannelKind, IncomingMessageJob
 from replyline.produced import NOT_FOUND_YET, Produced
 from replyline.store import messages, timeline
 from replyline.web.auth import Anyone, Caller, CustomerId, Here, Tenant
+from replyline.web.guards import KeyedRoute, takes
 from replyline.web.problems import Problem, not_found
 from replyline.web.wire import Cursor, In, Limit, Out, Page, Reference, ReferenceOrNone, ShortText, Text, page
 
-router = APIRouter(prefix="/v1/messages", tags=["messages"])
+router = APIRouter(prefix="/v1/messages", tags=["messages"], route_class=KeyedRoute)
 
 MessageStatus = Literal[
     "RECEIVED", "QUEUED", "SENDING", "SENT", "DELIVERED", "READ", "FAILED", "UNKNOWN", "BLOCKED_WINDOW", "SUPERSEDED",
@@ -174,6 +175,7 @@ class TimelineOut(Out):
 
 
 @router.post("", status_code=202)
+@takes(1_000_000)
 async def accept_message(
     body: MessageIn, app: Here, who: Anyone, customer_id: CustomerId = None
 ) -> Mapping[str, object]:

@@ -23,6 +23,7 @@ from replyline.vault import UnreadableSecret
 log = structlog.get_logger(__name__)
 
 _EMPTY = "must not be empty"
+_MOST_ERRORS = 50
 MEDIA_TYPE = "application/problem+json"
 
 # What the parts raise that a caller can act on: the status, a word to group by, and seconds after which to try again.
@@ -110,7 +111,8 @@ async def _http_error(_request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    if any(tuple(found["loc"]) == ("body",) for found in error.errors()) and not _says_json(request):
+    found_errors = error.errors()[:_MOST_ERRORS]
+    if any(tuple(found["loc"]) == ("body",) for found in found_errors) and not _says_json(request):
         return answer(415, "unsupported_type", "say what the body is: Content-Type: application/json")
     errors = [
         {
@@ -118,12 +120,12 @@ async def _invalid(request: Request, error: Exception) -> Response:
             "in": str(found["loc"][0]),
             "message": _EMPTY if _is_empty(found) else str(found["msg"]).removeprefix("Value error, "),
         }
-        for found in error.errors()
+        for found in found_errors
     ]
-    if any(found["type"] == "json_invalid" for found in error.errors()):
+    if any(found["type"] == "json_invalid" for found in found_errors):
         return answer(400, "unreadable", "the body is not JSON")
     said = "; ".join(f"{found['field']}: {found['message']}" for found in errors[:5])
-    return answer(422, "invalid", said, errors=errors[:50])
+    return answer(422, "invalid", said, errors=errors)
 
 
 def _says_json(request: Request) -> bool:

@@ -5,10 +5,11 @@ from fastapi import APIRouter, Depends
 from replyline.app import App
 from replyline.jobs import DEAD_LETTER, QUEUE_NAMES
 from replyline.web.auth import Here, operator
+from replyline.web.guards import KeyedRoute
 from replyline.web.problems import not_found
 from replyline.web.wire import Out
 
-router = APIRouter(prefix="/v1/queues", tags=["queues"], dependencies=[Depends(operator)])
+router = APIRouter(prefix="/v1/queues", tags=["queues"], dependencies=[Depends(operator)], route_class=KeyedRoute)
 
 
 class QueueOut(Out):

@@ -21,10 +21,11 @@ from replyline.channels.whatsapp_qr.gateway import (
 from replyline.errors import ChannelDown, JobError, Permanent, RateLimited
 from replyline.store import channels
 from replyline.web.auth import Here, Tenant
+from replyline.web.guards import KeyedRoute
 from replyline.web.problems import Problem, not_found
 from replyline.web.wire import In, Out
 
-router = APIRouter(prefix="/v1/channels/{channel_id}/session", tags=["sessions"])
+router = APIRouter(prefix="/v1/channels/{channel_id}/session", tags=["sessions"], route_class=KeyedRoute)
 
 Phone = Annotated[str, StringConstraints(pattern=r"^\+?[0-9]{6,20}$")]
 

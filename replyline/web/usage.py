@@ -8,10 +8,11 @@ from fastapi import APIRouter, Query
 
 from replyline.store import usage
 from replyline.web.auth import Here, Tenant
+from replyline.web.guards import KeyedRoute
 from replyline.web.problems import Problem
 from replyline.web.wire import Out
 
-router = APIRouter(prefix="/v1/usage", tags=["usage"])
+router = APIRouter(prefix="/v1/usage", tags=["usage"], route_class=KeyedRoute)
 
 _DEFAULT_DAYS = 30
 _MOST_DAYS = 366

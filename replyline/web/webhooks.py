@@ -10,11 +10,12 @@ from pydantic import AfterValidator, Field
 from replyline.app import App
 from replyline.store import customers, webhooks
 from replyline.web.auth import Anyone, CustomerId, Here, Tenant
+from replyline.web.guards import KeyedRoute
 from replyline.web.problems import Problem, not_found
 from replyline.web.wire import Changes, Cursor, In, Limit, Out, Page, Url, page
 from replyline.webhooks import EVENTS, check_url, new_secret
 
-router = APIRouter()
+router = APIRouter(route_class=KeyedRoute)
 
 
 def _known_event(name: str) -> str:

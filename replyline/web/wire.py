@@ -54,6 +54,16 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Entries of the page
 Cursor = Annotated[uuid.UUID | None, Query(description="`next` of the page before; the first page without.")]
 
 
+MOST_FIELDS = 50
+
+
+def few(given: object) -> object:
+    """What an object of a body is refused for before its parts are looked at: each unknown one would be an error of its own."""
+    if isinstance(given, dict) and len(given) > MOST_FIELDS:
+        raise ValueError(f"has more than {MOST_FIELDS} fields")
+    return given
+
+
 class In(BaseModel):
     """A body that comes in; a field that does not exist is an error, so that a misspelt one is not silently ignored."""
 
@@ -61,9 +71,9 @@ class In(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _mend(cls, given: object) -> object:
+    def _few_and_mended(cls, given: object) -> object:
         # JavaScript that cuts an emoji in two writes the half as an escape, which JSON allows and no encoding has.
-        return mended(given)
+        return mended(few(given))
 
 
 class Changes(In):

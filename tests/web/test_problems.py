@@ -40,7 +40,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for_for_ever(door: Door) 
         host, _, port = url.removeprefix("http://").partition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(
-            f"POST /widget/v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n{_JSON}\r\n\r\n{{".encode()
+            f"POST /widget/v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n{_JSON}\r\n\r\n{{".encode()
         )
         async with asyncio.timeout(10):
             status = await reader.readline()

@@ -13,12 +13,13 @@ from pydantic import StringConstraints
 from replyline.store import timeline
 from replyline.web.auth import Here
 from replyline.web.demo.phones import PHONES, Demo, FaultName, PhoneName, Phones
+from replyline.web.guards import OpenRoute
 from replyline.web.messages import TimelineOut
 from replyline.web.problems import Problem, not_found
 from replyline.web.widget.origins import is_ours
 from replyline.web.wire import In, Out, Text
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=OpenRoute)
 
 SUGGESTIONS = (
     "What are your opening hours?",

@@ -1,7 +1,6 @@
 """How often a visitor, an address and a site may do what: a brake on abuse, so with Redis away it is off."""
 
 import asyncio
-import ipaddress
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,11 +10,12 @@ from fastapi import Request
 from replyline import metrics
 from replyline.app import App
 from replyline.broker import BrokerUnavailable, Bucket, CommandRefused
-from replyline.settings import CountLimit, Settings
+from replyline.settings import CountLimit
 from replyline.store import usage
 from replyline.store.channels import Channel
 from replyline.store.recently import Recently
 from replyline.store.visitors import Visitor
+from replyline.web.networks import address_of
 from replyline.web.problems import Problem
 
 _BURST_A_VISITOR = 5
@@ -128,7 +128,7 @@ class WidgetLimits:
 
     def _of_address(self, request: Request, what: str, limit: CountLimit | None) -> Sequence[Bucket]:
         """None for this machine itself: that is a proxy which `trusted_proxies` does not name, or somebody trying it out."""
-        address = address_of(request, self._app.settings)
+        address = address_of(request, self._app.settings.trusted_networks)
         if address is None or address.is_loopback:
             return ()
         return _bucket(f"{what}:{address}", limit)
@@ -141,28 +141,6 @@ class WidgetLimits:
             return
         if refused is not None:
             raise _too_often("rate_limited", "too often: try again later", refused.after_s)
-
-
-def address_of(request: Request, settings: Settings) -> "ipaddress.IPv4Address | ipaddress.IPv6Address | None":
-    """Where the request comes from: the peer, or, where that is a trusted proxy, the last address that is none.
-
-    Whole networks of IPv6 belong to one person, so there only the first 64 bits count.
-    """
-    forwarded = ",".join(request.headers.getlist("x-forwarded-for"))  # some proxies add a line of their own
-    hops = [*forwarded.split(","), request.client.host if request.client else ""]
-    address = None
-    for hop in reversed(hops):
-        try:
-            address = ipaddress.ip_address(hop.strip())
-        except ValueError:
-            break
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        if not any(address in network for network in settings.trusted_networks):
-            break
-    if isinstance(address, ipaddress.IPv6Address) and not address.is_loopback:
-        return ipaddress.IPv6Address(int(address) >> 64 << 64)
-    return address
 
 
 def _bucket(name: str, limit: CountLimit | None) -> Sequence[Bucket]:

@@ -18,7 +18,7 @@ from replyline.web.auth import Here
 from replyline.web.problems import Problem
 from replyline.web.widget.limits import WidgetLimits, limits_of
 from replyline.web.widget.streams import Streams, streams_of
-from replyline.web.widget.visitors import CurrentGuest, Guest
+from replyline.web.widget.visitors import CurrentGuest, Guest, VisitorRoute
 from replyline.web.widget.wire import (
     FILES_ONLY,
     AcceptedOut,
@@ -33,7 +33,7 @@ from replyline.web.widget.wire import (
 LONGEST_WAIT_S = 25
 _NO_END = 2**62
 
-router = APIRouter()
+router = APIRouter(route_class=VisitorRoute)
 Limited = Annotated[WidgetLimits, Depends(limits_of)]
 Place = Annotated[int | None, Query(ge=0, le=2**62)]
 

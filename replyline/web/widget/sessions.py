@@ -13,6 +13,7 @@ from replyline.store import conversation_log, visitors
 from replyline.store.channels import Channel
 from replyline.store.visitors import Visitor
 from replyline.web.auth import Here
+from replyline.web.guards import OpenRoute
 from replyline.web.problems import Problem, not_found
 from replyline.web.widget import identity
 from replyline.web.widget.limits import WidgetLimits, limits_of
@@ -25,7 +26,7 @@ from replyline.web.widget.wire import Look, SessionIn, SessionOut, TicketOut
 
 TICKET_S = 30
 
-router = APIRouter()
+router = APIRouter(route_class=OpenRoute)
 Limited = Annotated[WidgetLimits, Depends(limits_of)]
 
 

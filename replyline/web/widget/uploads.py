@@ -18,15 +18,16 @@ from replyline.store import media
 from replyline.store.media import Upload
 from replyline.web.auth import Here
 from replyline.web.downloads import download
+from replyline.web.guards import takes
 from replyline.web.problems import Problem, not_found
 from replyline.web.widget.limits import WidgetLimits, limits_of
-from replyline.web.widget.visitors import CurrentGuest
+from replyline.web.widget.visitors import CurrentGuest, VisitorRoute
 from replyline.web.widget.wire import AttachmentOut, attachment_id, attachment_name
 from replyline.web.wire import Text
 
 log = structlog.get_logger(__name__)
 
-router = APIRouter()
+router = APIRouter(route_class=VisitorRoute)
 
 # How each kind begins (RFC 2083, ITU T.81 annex B, GIF89a, RFC 9649, ISO 32000). Text is UTF-8 without control
 # characters.
@@ -46,6 +47,7 @@ Filename = Annotated[
 
 
 @router.post("/uploads", status_code=201)
+@takes(None)
 async def upload(
     request: Request,
     guest: CurrentGuest,

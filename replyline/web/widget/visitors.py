@@ -2,11 +2,13 @@
 
 import time
 import uuid
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import jwt
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from replyline import metrics
@@ -15,6 +17,8 @@ from replyline.store import visitors
 from replyline.store.channels import Channel
 from replyline.store.recently import Recently
 from replyline.store.visitors import Visitor
+from replyline.web.guards import JSON_BODY_BYTES, most_of
+from replyline.web.limits import body_of
 from replyline.web.problems import Problem
 from replyline.web.widget.origins import check_origin, same_origin
 from replyline.web.widget.sites import Sites, sites_of, visitor_secret
@@ -140,12 +144,31 @@ async def current_guest(
     guests: Annotated[Guests, Depends(guests_of)],
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Guest:
-    """The visitor of this request.
+    """The visitor of this request; asked once.
 
     Raises:
         Problem: see `Guests.check`.
     """
-    return await guests.check(credentials.credentials if credentials else "", request)
+    known: Guest | None = getattr(request.state, "guest", None)
+    if known is None:
+        known = await guests.check(credentials.credentials if credentials else "", request)
+        request.state.guest = known
+    return known
+
+
+class VisitorRoute(APIRoute):
+    """A route of the widget: without a session nothing of the body is read."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers a request."""
+        answered, most = super().get_route_handler(), most_of(self, JSON_BODY_BYTES)
+
+        async def guarded(request: Request) -> Response:
+            await current_guest(request, guests_of(request), await _bearer(request))
+            body_of(request).allow(most, proven=True)
+            return await answered(request)
+
+        return guarded
 
 
 CurrentGuest = Annotated[Guest, Depends(current_guest)]

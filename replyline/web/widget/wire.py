@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from replyline.store.conversation_log import LogEntry
-from replyline.web.wire import Text, mended
+from replyline.web.wire import Text, few, mended
 
 MAX_TEXT_CHARS = 4000
 MOST_ATTACHMENTS = 5
@@ -21,8 +21,8 @@ class FromPage(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _mend(cls, given: object) -> object:
-        return mended(given)
+    def _few_and_mended(cls, given: object) -> object:
+        return mended(few(given))
 
 
 class ToPage(BaseModel):
