@@ -1,5 +1,6 @@
 """A shop's page with the widget on it, in a real browser, and a whole Replyline behind it."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -59,8 +60,11 @@ class Widget:
         return self.part("message")
 
     async def open(self) -> None:
-        """Open it by its button."""
-        await self.part("launcher").click()
+        """Open it by its button, unless it is open from the page before."""
+        launcher = self.part("launcher")
+        await expect(launcher).to_have_attribute("aria-expanded", re.compile("true|false"))
+        if await launcher.get_attribute("aria-expanded") == "false":
+            await launcher.click()
         await expect(self.part("panel")).to_be_visible()
 
     async def send(self, text: str) -> None:

@@ -10,7 +10,6 @@ from replyline.web.widget.uploads import type_of
 from tests.waiting import until
 from tests.web.browser.chromium import axe_faults, picture
 from tests.web.browser.conftest import GREETING, Shop, Widget, set_config, show
-from tests.web.page import make_site
 
 ANSWER = (
     "We are open from **Tuesday to Saturday**, 7 am to 6 pm.\n\n- On Sundays and Mondays we are closed\n"
@@ -121,6 +120,31 @@ async def test_a_message_not_sent_survives_a_reload(context: BrowserContext, sho
     await widget.open()
     await expect(done(widget, "assistant")).to_have_count(2)
     assert await widget.texts("user") == ["Hi", "Did you get this?"]
+
+
+async def test_it_is_on_the_next_page_as_it_was_left(context: BrowserContext, shop: Shop) -> None:
+    widget = await show(context, shop)
+    await widget.open()
+    await widget.page.reload()
+    await expect(widget.part("panel")).to_be_visible()
+    await widget.part("launcher").click()
+    await expect(widget.part("panel")).to_be_hidden()
+    await widget.page.reload()
+    await expect(widget.part("launcher")).to_have_attribute("aria-expanded", "false")
+
+
+async def test_a_text_over_the_limit_is_counted_and_neither_cut_nor_sent(context: BrowserContext, shop: Shop) -> None:
+    widget = await show(context, shop)
+    await widget.open()
+    await widget.part("input").fill("x" * 4500)
+    await widget.part("input").press("Enter")
+    await expect(widget.part("counter")).to_have_text("4500 / 4000")
+    await expect(widget.part("notice")).to_have_text("The text is too long.")
+    await expect(widget.part("input")).to_have_value("x" * 4500)
+    await widget.part("input").fill("short enough")
+    await expect(widget.part("counter")).to_be_empty()
+    await widget.part("send").click()
+    await expect(widget.messages.last).to_contain_text("short enough")
 
 
 async def test_two_tabs_show_the_same_conversation(context: BrowserContext, shop: Shop) -> None:
@@ -259,10 +283,14 @@ async def test_a_file_of_the_wrong_kind_is_refused_in_words(context: BrowserCont
 
 async def test_a_page_that_may_not_show_it_says_that_it_is_not_available(context: BrowserContext, shop: Shop) -> None:
     await set_config(shop, allowed_origins="https://another.example")
-    await make_site(shop.scene.database, allowed_origins=shop.url)  # only so may the page read why
     widget = await show(context, shop)
+    said: list[str] = []
+    widget.page.on("console", lambda message: said.append(message.text))
     await widget.open()
     await expect(widget.part("banner")).to_contain_text("not available")
+    assert any("add the origin to allowed_origins of its channel" in line for line in said), said
+    await widget.part("launcher").click()
+    await expect(widget.part("launcher")).to_be_hidden()
 
 
 async def test_the_page_keeps_its_height_and_its_rules_do_not_reach_in(context: BrowserContext, shop: Shop) -> None:
