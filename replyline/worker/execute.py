@@ -111,6 +111,8 @@ class Executor(Generic[J]):
             return await self._bury(active, error)
         except Exception as error:
             return await self._not_adopted(active, error)
+        if adopted.dead:
+            return Failed(f"given up: replay it with `replyline dead-letters replay {adopted.job_id}`")
         run = Run(adopted.job_id, _started_at(active), self._worker, generation=adopted.generation)
         return await self._execute(active, run, adopted.job)  # type: ignore[arg-type]  # its queue's job type, just checked
 

@@ -12,6 +12,7 @@ from replyline.broker import Publication
 from replyline.store.chatbots import Chatbot
 from replyline.store.database import Database
 from tests.make import make_channel, make_chatbot, make_customer
+from tests.retried import retry
 from tests.running import settings_for, working
 from tests.waiting import until
 
@@ -155,3 +156,24 @@ async def test_a_name_that_leads_nowhere_is_a_dead_letter_that_says_so(
         dead = await until(lambda: _dead(database))
     assert list(dead) == ["bullmq:incoming-messages:bad-x"]
     assert re.match(reason, dead["bullmq:incoming-messages:bad-x"])
+
+
+async def test_retry_of_a_producers_job_that_was_given_up_does_not_turn_green(
+    database: Database, database_url: str, valkey_url: str
+) -> None:
+    chatbot = await _bot(database, None)
+    async with working(settings_for(valkey_url, database_url)) as app:
+        await _produce(app, "bad-x")
+        await until(lambda: _dead(database))
+        # Once the name leads somewhere, the job can be adopted; its dead letter is still the one to replay.
+        async with database.connection() as connection:
+            await connection.execute("UPDATE chatbots SET external_reference = 'test-bot-id' WHERE id = $1", chatbot.id)
+
+        async def ended(word: str) -> bool:
+            (found,) = await app.broker.watch.finished("incoming-messages", ["bad-x"])
+            return word in found.failed_reason
+
+        await until(lambda: ended("unknown_channel"))
+        await retry(valkey_url, "incoming-messages", "bad-x")
+        await until(lambda: ended("dead-letters replay"))
+        assert await app.broker.states("incoming-messages", ["bad-x"]) == ["failed"]

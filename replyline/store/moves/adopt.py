@@ -28,9 +28,11 @@ class Adopted:
     job_id: uuid.UUID
     generation: int
     job: IncomingMessageJob
+    dead: bool = False
+    """Whether it was given up before."""
 
 
-_KNOWN = "SELECT id, generation, payload::text AS payload FROM jobs WHERE dedupe_key = $1"
+_KNOWN = "SELECT id, generation, state, payload::text AS payload FROM jobs WHERE dedupe_key = $1"
 
 
 async def adopt(connection: Connection, bullmq_id: str, produced: Produced) -> Adopted:
@@ -57,6 +59,8 @@ async def _adopt(connection: Connection, bullmq_id: str, produced: Produced) -> 
     known = await connection.fetchrow(_KNOWN, key)
     if known is None:
         raise LookupError(f"the job with dedupe key {key} vanished while it was adopted")
+    if known["state"] == "DEAD":
+        return Adopted(known["id"], known["generation"], full, dead=True)
     return Adopted(
         known["id"], known["generation"], msgspec.json.decode(known["payload"].encode(), type=IncomingMessageJob)
     )
