@@ -69,6 +69,9 @@ class EndpointRefused(Exception):
     """The customer does not exist, or no event is named."""
 
 
+MOST_ENDPOINTS = 20
+"""How many a customer may have: each of them multiplies what one message sends."""
+_COUNT = "SELECT count(*) FROM webhook_endpoints WHERE customer_id = $1"
 _INSERT = """
 INSERT INTO webhook_endpoints (id, customer_id, url, events, secret_sealed) VALUES ($1, $2, $3, $4, $5) RETURNING *
 """
@@ -111,7 +114,10 @@ async def create(
         EndpointRefused: see there.
     """
     try:
-        async with db.connection() as connection:
+        async with db.transaction() as connection:
+            await connection.execute("SELECT FROM customers WHERE id = $1 FOR NO KEY UPDATE", customer_id)
+            if await connection.fetchval(_COUNT, customer_id) >= MOST_ENDPOINTS:
+                raise EndpointRefused(f"a customer has at most {MOST_ENDPOINTS} endpoints")
             record = await connection.fetchrow(_INSERT, new_id(), customer_id, url, list(events), vault.seal(secret))
     except (asyncpg.ForeignKeyViolationError, asyncpg.CheckViolationError) as error:
         raise EndpointRefused(f"refused by {error.constraint_name}") from error

@@ -1,5 +1,6 @@
 """What a customer and the operator keep through the API: made, listed, shown, changed and deleted."""
 
+import asyncio
 import uuid
 from datetime import UTC, datetime
 
@@ -217,6 +218,15 @@ async def test_a_webhook_endpoint_shows_its_secret_once(door: Door, database: Da
     assert (await door.call("PATCH", one, key=key, json={"events": ["no.event"]})).problem == (422, "invalid")
     assert (await door.call("PATCH", one, key=key, json={"events": []})).problem == (422, "invalid")
     assert (await door.call("DELETE", one, key=key)).status == 204
+
+
+async def test_a_customer_has_at_most_twenty_endpoints(door: Door, key: str) -> None:
+    """Failed before: a thousand could be made, and one message went to all of them."""
+    body = {"url": "http://127.0.0.1:9/h"}
+    made = await asyncio.gather(*(door.call("POST", "/v1/webhook-endpoints", key=key, json=body) for _ in range(24)))
+    assert sorted(answer.status for answer in made) == [201] * 20 + [422] * 4
+    listed = await door.call("GET", "/v1/webhook-endpoints", key=key)
+    assert len(listed.entries) == 20
 
 
 async def test_a_rotated_secret_replaces_the_old_one(door: Door, database: Database, key: str) -> None:
