@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import PurePosixPath
@@ -96,6 +97,8 @@ class Files:
         # In a folder a file appears under its name only when it is whole; a bucket does that by itself.
         writes_in_place = "file" not in _protocols(filesystem)
         with filesystem.open(target if writes_in_place else unfinished, "wb") as opened:
+            if not writes_in_place:
+                os.chmod(unfinished, 0o600)  # whatever the umask: people sent this to one business
             while chunk := buffer.read(_CHUNK_BYTES):
                 opened.write(chunk)
         if not writes_in_place:

@@ -34,6 +34,12 @@ async def test_a_file_is_kept_read_and_deleted(tmp_path: Path) -> None:
         await read(files, "customer/channel/1")
 
 
+async def test_a_file_is_for_its_own_user_only(tmp_path: Path) -> None:
+    """Failed before: 0644 under the usual umask."""
+    await Files(str(tmp_path)).write("customer/1", chunks(b"abc"))
+    assert (tmp_path / "customer" / "1").stat().st_mode & 0o777 == 0o600
+
+
 async def test_a_file_larger_than_memory_should_hold_is_kept_too(tmp_path: Path) -> None:
     files = Files(str(tmp_path))
     piece = bytes(range(256)) * 1024
