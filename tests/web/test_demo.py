@@ -190,3 +190,13 @@ async def test_a_standin_that_is_gone_is_said(door: Door, standins: Standins) ->
     await standins.close()
     answer = await _post(door, "/demo/phones/cloud/messages", {"person": PERSON, "text": "hi"})
     assert answer.problem == (502, "standin_away")
+
+
+async def test_the_bare_address_leads_to_the_demo_where_it_runs(door: Door) -> None:
+    async with door.http.get(f"{door.url}/", allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["location"]) == (307, "/demo")
+
+
+async def test_the_bare_address_leads_to_the_routes_where_no_demo_runs(serve: Serve, tmp_path: Path) -> None:
+    async with serve(data=tmp_path) as door, door.http.get(f"{door.url}/", allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["location"]) == (307, "/docs")

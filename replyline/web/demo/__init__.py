@@ -131,6 +131,13 @@ class FaultIn(In):
     kind: FaultName
 
 
+@router.get("/", response_class=Response)
+async def front(request: Request, app: Here) -> Response:
+    """Where somebody goes who knows only the address: to the demo where it runs for them, else to the list of routes."""
+    runs = Demo.read(app.settings) is not None and _is_local(request, app.settings.host)
+    return Response(status_code=307, headers={"Location": "/demo" if runs else "/docs", "Cache-Control": "no-store"})
+
+
 @router.get("/demo", response_class=Response)
 async def page(_: Running) -> Response:
     """The page."""

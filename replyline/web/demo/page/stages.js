@@ -1,11 +1,13 @@
 /** From a message's timeline to what is shown of it. Pure: no clock, no page. All times in Unix seconds. */
-import { countdown, duration, whyItDied, whyItWaits } from './words.js';
+import { countdown, duration, whatItWaitedFor, whyItDied, whyItWaits } from './words.js';
 
 const SEND = { cloud: 'whatsapp-cloud-send', qr: 'whatsapp-qr-send' };
 const SEND_TITLES = { widget: 'widget log', cloud: SEND.cloud, qr: SEND.qr };
 const ABOUT_SEND = { widget: 'Shown on the open page', cloud: 'Handed to Meta', qr: 'Handed to the telephone' };
 /** Before this, a job that is due counts as just picked up. */
 const DUE_S = 0.02;
+/** A shorter wait explains nothing. */
+const WORTH_TELLING_S = 0.1;
 const RECEIVED = ['DELIVERED', 'READ'];
 
 const seconds = (moment) => (moment ? Date.parse(moment) / 1000 : null);
@@ -141,7 +143,13 @@ function noteOf(job, about) {
     const left = job.due === null ? 0 : job.due - job.to;
     return left > 0 ? `${why}: ${countdown(left)}` : why;
   }
-  return about;
+  return waitedFor(job) ?? about;
+}
+
+/** What a job that is through was held up by for longest, beside its turn in the queue. */
+function waitedFor(job) {
+  const longest = [...(job.waits ?? [])].sort((one, other) => other.seconds - one.seconds)[0];
+  return longest && longest.seconds >= WORTH_TELLING_S ? `${whatItWaitedFor(longest.reason)}: ${duration(longest.seconds)}` : null;
 }
 
 function widgetLog(answers) {

@@ -29,6 +29,10 @@ const REASONS = {
   undeliverable: 'the number cannot be reached',
 };
 
+/** In few words, for a job that is through. */
+const WAITED = { quiet_window: 'Quiet window, for more to be written', retry: 'Before another try', superseded: 'Answered with a newer message' };
+export const whatItWaitedFor = (reason) => WAITED[reason] ?? whyItWaits(reason);
+
 /** A reason may be told with what it belongs to: "the channel is not healthy: session_logged_out". */
 export const whyItWaits = (reason) => WAITS[reason] ?? WAITS[reason.split(': ').at(-1)] ?? reason;
 export const whyItDied = (reason) => (reason ? (REASONS[reason] ?? reason) : 'no reason given');
