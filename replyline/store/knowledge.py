@@ -9,7 +9,7 @@ from datetime import datetime
 import asyncpg
 
 from replyline.ids import new_id
-from replyline.store.database import Database
+from replyline.store.database import Connection, Database
 
 CHUNK_CHARS = 800
 MAX_DOCUMENT_CHARS = 2_000_000
@@ -49,6 +49,8 @@ _CHUNKS = """
 INSERT INTO knowledge_chunks (id, customer_id, chatbot_id, document_id, position, content)
 SELECT id, $2, $3, $4, position, content FROM unnest($1::uuid[], $5::int[], $6::text[]) AS new (id, position, content)
 """
+# What is counted must still be so when the document is kept. Messages do not wait for it: they hold their customer's key only.
+_ONE_AT_A_TIME = "SELECT FROM customers WHERE id = $1 FOR NO KEY UPDATE"
 _STORED = """
 SELECT (SELECT count(*) FROM knowledge_documents WHERE customer_id = $1) AS documents,
        (SELECT count(*) FROM knowledge_chunks WHERE chatbot_id = $2) AS chunks
@@ -66,21 +68,43 @@ _DELETE = "DELETE FROM knowledge_documents WHERE id = $1 AND customer_id = $2 RE
 
 # Any word of the question may match, but not those that English leaves out ("what", "the"): every text would fit. What a document
 # is called says what its pieces are about. websearch_to_tsquery takes whatever it is given, without a syntax error.
+#
+# Two reads by index: the documents whose title fits, and the pieces that fit. A piece that fits only by its title ranks as its
+# title does, so of these none but the first few of the best documents can be among the best. The chatbot's id is a word of what
+# is indexed (migration 0011).
 _PASSAGES = """
 WITH words AS (
     SELECT lexeme FROM unnest(to_tsvector('english', $2) || to_tsvector('simple', $2))
     WHERE to_tsvector('english', lexeme) <> ''::tsvector
-), question AS (
-    SELECT websearch_to_tsquery('simple', string_agg('"' || replace(lexeme, '"', ' ') || '"', ' or ')) AS terms FROM words
-), titles AS (
-    SELECT d.id, d.title,
-           ts_rank(to_tsvector('english', d.title) || to_tsvector('simple', d.title), question.terms) AS rank
-    FROM knowledge_documents d CROSS JOIN question WHERE d.chatbot_id = $1
+), question AS MATERIALIZED (
+    SELECT terms, terms && quote_literal($1::uuid::text)::tsquery AS of_chatbot
+    FROM (
+        SELECT websearch_to_tsquery('simple', string_agg('"' || replace(lexeme, '"', ' ') || '"', ' or ')) AS terms FROM words
+    ) asked
+), titled AS MATERIALIZED (
+    SELECT d.id, ts_rank(d.title_words, (SELECT terms FROM question)) AS rank FROM knowledge_documents d
+    WHERE d.chatbot_id = $1
+      AND d.title_words || array_to_tsvector(ARRAY[d.chatbot_id::text]) @@ (SELECT of_chatbot FROM question)
+), by_title AS (
+    SELECT k.id, k.document_id, k.position, ts_rank(k.words, (SELECT terms FROM question)) + best.rank AS rank
+    FROM (SELECT id, rank FROM titled ORDER BY rank DESC, id LIMIT $3) best CROSS JOIN LATERAL (
+        SELECT c.id, c.document_id, c.position, c.words FROM knowledge_chunks c
+        WHERE c.document_id = best.id ORDER BY c.position LIMIT $3
+    ) k
+), by_words AS (
+    SELECT k.id, k.document_id, k.position,
+           ts_rank(k.words, (SELECT terms FROM question)) + coalesce(titled.rank, 0::real) AS rank
+    FROM knowledge_chunks k LEFT JOIN titled ON titled.id = k.document_id
+    WHERE k.chatbot_id = $1
+      AND k.words || array_to_tsvector(ARRAY[k.chatbot_id::text]) @@ (SELECT of_chatbot FROM question)
+    ORDER BY 4 DESC, 2, 3 LIMIT $3
+), best AS (
+    SELECT id, document_id, position, rank FROM by_title UNION SELECT id, document_id, position, rank FROM by_words
+    ORDER BY rank DESC, document_id, position LIMIT $3
 )
-SELECT titles.title, k.content
-FROM knowledge_chunks k JOIN titles ON titles.id = k.document_id CROSS JOIN question
-WHERE k.chatbot_id = $1 AND (k.words @@ question.terms OR titles.rank > 0)
-ORDER BY ts_rank(k.words, question.terms) + titles.rank DESC, k.id LIMIT $3
+SELECT d.title, k.content
+FROM best JOIN knowledge_chunks k ON k.id = best.id JOIN knowledge_documents d ON d.id = best.document_id
+ORDER BY best.rank DESC, best.document_id, best.position
 """
 
 
@@ -97,6 +121,7 @@ async def add(db: Database, *, customer_id: uuid.UUID, chatbot_id: uuid.UUID, ti
     document_id = new_id()
     try:
         async with db.transaction() as connection:
+            await connection.execute(_ONE_AT_A_TIME, customer_id)
             stored = await connection.fetchrow(_STORED, customer_id, chatbot_id)
             if stored is not None and stored["documents"] >= MAX_DOCUMENTS:
                 raise DocumentRefused(f"a customer has at most {MAX_DOCUMENTS} documents; delete some first")
@@ -162,10 +187,15 @@ async def passages(
     Raises:
         StoreBusy: they were not found in `within_s` seconds.
     """
-    words = " ".join(query.replace("\x00", " ").split()[:_MAX_QUERY_WORDS])
     async with db.transaction() as connection:
         await connection.execute(f"SET LOCAL statement_timeout = {round(within_s * 1000)}")
-        records = await connection.fetch(_PASSAGES, chatbot_id, words, limit)
+        return await search(connection, chatbot_id=chatbot_id, query=query, limit=limit)
+
+
+async def search(connection: Connection, *, chatbot_id: uuid.UUID, query: str, limit: int) -> Sequence[tuple[str, str]]:
+    """See `passages`: the same in a transaction of the caller's."""
+    words = " ".join(query.replace("\x00", " ").split()[:_MAX_QUERY_WORDS])
+    records = await connection.fetch(_PASSAGES, chatbot_id, words, limit)
     return [(record["title"], record["content"]) for record in records]
 
 

@@ -1,11 +1,8 @@
 """What the inbound lane costs: no statement more for an ordinary message, and no more rows read however much waits."""
 
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
-import asyncpg
-import msgspec
 import pytest
 
 from replyline.store.database import Connection, Database
@@ -13,42 +10,12 @@ from replyline.store.moves.accept import accept
 from replyline.store.moves.inbound_lane import Receive, free_lanes, go_on
 from replyline.store.moves.receive import receive
 from replyline.store.outbox import Outbox
+from tests.explained import explained
 from tests.store.scene import Scene, make_scene, run_of
 
 _WAITING = 50_000
 _MOST_BUFFERS = 150
 """An index is three or four pages deep here; reading what waits is thousands."""
-
-
-@asynccontextmanager
-async def _explained(connection: Connection) -> AsyncIterator[list[tuple[str, int]]]:
-    """Every statement on jobs that runs inside, with the pages that it read, told by Postgres itself (auto_explain)."""
-    found: list[tuple[str, int]] = []
-
-    def note(_connection: object, message: asyncpg.PostgresLogMessage) -> None:
-        match = re.search(r"plan:\n(\{.*\})", str(message.message), re.DOTALL)
-        if match is not None:
-            plan = msgspec.json.decode(match[1], type=dict[str, object])
-            root = msgspec.convert(plan["Plan"], dict[str, object])
-            pages = msgspec.convert(root["Shared Hit Blocks"], int) + msgspec.convert(root["Shared Read Blocks"], int)
-            found.append((str(plan["Query Text"]), pages))
-
-    await connection.execute("LOAD 'auto_explain'")
-    for setting, value in (
-        ("auto_explain.log_min_duration", "0"),
-        ("auto_explain.log_analyze", "on"),
-        ("auto_explain.log_buffers", "on"),
-        ("auto_explain.log_timing", "off"),
-        ("auto_explain.log_format", "json"),
-        ("client_min_messages", "log"),
-    ):
-        await connection.execute(f"SET {setting} = '{value}'")
-    connection.add_log_listener(note)
-    try:
-        yield found
-    finally:
-        connection.remove_log_listener(note)
-        await connection.execute("RESET ALL")
 
 
 async def _let_wait(connection: Connection, scene: Scene, *, lane: str | None) -> None:
@@ -73,7 +40,7 @@ async def test_no_statement_reads_what_waits_whatever_the_statistics_say(databas
     async with database.connection() as connection:
         await _let_wait(connection, scene, lane=lane)
     rows = [scene.row(f"m{number}", sender="zoe") for number in range(3)]
-    async with database.connection() as connection, _explained(connection) as explained:
+    async with database.connection() as connection, explained(connection) as seen:
         async with connection.transaction():
             accepted = await accept(connection, rows, Outbox())
             if one_lane:
@@ -83,7 +50,7 @@ async def test_no_statement_reads_what_waits_whatever_the_statistics_say(databas
         async with connection.transaction():
             await go_on(connection, [lane or "lane-7"], Outbox())
             await free_lanes(connection, Outbox())
-    of_jobs = [(query, pages) for query, pages in explained if re.search(r"\bjobs\b", query)]
+    of_jobs = [(query, pages) for query, pages in seen if re.search(r"\bjobs\b", query)]
     assert len(of_jobs) >= 5
     assert [(query, pages) for query, pages in of_jobs if pages > _MOST_BUFFERS] == []
 

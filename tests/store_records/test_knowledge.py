@@ -66,6 +66,14 @@ async def test_no_more_passages_than_asked_for_and_only_of_the_chatbot(database:
     assert await _titles(database, other.id, "Mondays") == []
 
 
+async def test_the_best_pieces_are_those_of_words_and_title_together(database: Database, chatbot: Chatbot) -> None:
+    made = await make_chatbot(database, chatbot.customer_id)
+    await make_document(database, made, title="Delivery", content="We are on the road each day.")
+    await make_document(database, made, title="Delivery of wine", content="Wine comes within a day.")
+    await make_document(database, made, title="Wine", content="Ask for the list.")
+    assert await _titles(database, made.id, "delivery of wine") == ["Delivery of wine", "Delivery", "Wine"]
+
+
 async def test_a_deleted_document_is_no_longer_found(database: Database, chatbot: Chatbot) -> None:
     (document, *_) = await knowledge.list_page(database, customer_id=chatbot.customer_id)
     assert await knowledge.delete(database, document.id, customer_id=chatbot.customer_id)
