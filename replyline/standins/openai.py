@@ -101,8 +101,12 @@ class _Answer:
         }
 
 
+_BETWEEN_MESSAGES = "\n\n"
+
+
 class OpenAiStandin(Standin):
-    """Chat completions; the default reply is `Echo: ` and the last user message."""
+    """Chat completions; the default reply is `Echo: ` and what the user said last: the last paragraph, as several messages in a
+    row come as one, with an empty line between."""
 
     name: ClassVar[str] = "openai"
     takes = (*CALL_FAULTS, *STREAM_FAULTS)
@@ -157,7 +161,8 @@ class OpenAiStandin(Standin):
             return self._reply
         if self._quotes:
             return helpful_answer(_instructions(ask), "\n".join(_unanswered(ask)))
-        return f"Echo: {next((message.text() for message in reversed(ask.messages) if message.role == 'user'), '')}"
+        said = next((message.text() for message in reversed(ask.messages) if message.role == "user"), "")
+        return f"Echo: {said.rpartition(_BETWEEN_MESSAGES)[2]}"
 
     def _check(self, fault: Fault) -> None:
         super()._check(fault)
