@@ -10,13 +10,15 @@ import structlog
 
 from replyline import metrics
 from replyline.app import App
+from replyline.plain_text import storable
 from replyline.redaction import redact
 from replyline.store import external
+from replyline.store.database import Connection
 from replyline.store.external import ExternalJob
 from replyline.store.moves.dead_letters import NotReplayable, replay
 from replyline.store.moves.give_up import Consequence, GivenUp
 from replyline.store.moves.setbacks import Failure
-from replyline.store.moves.settle import Settle
+from replyline.store.moves.settle import Settle, settle
 from replyline.store.moves.work import Run
 from replyline.store.outbox import Outbox
 
@@ -68,18 +70,19 @@ async def record(app: App, job: ExternalJob, result: Result) -> bool:
 
     False if it had ended before.
     """
-    run = Run(job.id, result.started_at, result.worker)
+    run = _run(job, result)
     if result.outcome == "sent":
-        external_id = await _free_id(app, job, result.external_id)
+        async with app.database.connection() as connection:
+            external_id = await _free_id(connection, job, result.external_id)
         written = await app.moves.settle(Settle(run, job.conversation_id, job.message_id, external_id))
     else:
         failure = Failure(
             at=datetime.now(UTC).isoformat(),
             attempt=max(1, result.attempts),
-            worker=result.worker,
+            worker=run.worker,
             reason=result.reason,
-            message=redact(result.error or "the external worker gave no reason"),
-            stack=redact(result.stack),
+            message=storable(redact(result.error or "the external worker gave no reason")),
+            stack=storable(redact(result.stack)),
         )
         consequence = Consequence(conversation_id=job.conversation_id, failed_message_id=job.message_id)
         written = await app.moves.give_up(GivenUp(run, result.reason, failure, consequence))
@@ -92,9 +95,34 @@ async def record(app: App, job: ExternalJob, result: Result) -> bool:
     return written
 
 
-async def _free_id(app: App, job: ExternalJob, external_id: str | None) -> str | None:
+async def record_after_all(app: App, job_id: uuid.UUID, result: Result) -> bool:
+    """Write down that a given-up job was sent after all, because an external worker was told to try once more.
+
+    One transaction: a job that is open again and not settled would be done twice. False if it cannot be replayed.
+    """
+    outbox = Outbox()
+    try:
+        async with app.database.transaction() as connection:
+            await replay(connection, job_id, customer_id=None, outbox=Outbox())  # not published: it is done already
+            (job,) = await external.by_id(connection, app.settings.external, [job_id])
+            external_id = await _free_id(connection, job, result.external_id)
+            sent = Settle(_run(job, result), job.conversation_id, job.message_id, external_id)
+            await settle(connection, [sent], outbox)
+    except NotReplayable as error:
+        log.warning("external.result_ignored", job=str(job_id), error=str(error))
+        return False
+    app.publisher.publish(outbox)
+    metrics.external_results_total.labels(job.queue, result.outcome).inc()
+    return True
+
+
+def _run(job: ExternalJob, result: Result) -> Run:
+    return Run(job.id, result.started_at, storable(result.worker))
+
+
+async def _free_id(connection: Connection, job: ExternalJob, external_id: str | None) -> str | None:
     """The id, unless another message has it: that this one was sent is what counts."""
-    if external_id is None or not await external.is_taken(app.database, job.message_id, external_id):
+    if external_id is None or not await external.is_taken(connection, job.message_id, external_id):
         return external_id
     log.error("external.id_taken", queue=job.queue, job=job.bullmq_id, external_id=external_id)
     return None
@@ -142,18 +170,6 @@ async def hand_over_again(app: App, job_id: uuid.UUID) -> None:
             raise NotOpen(f"job {job_id} ended in this moment")
         outbox.extend([again])
     app.publisher.publish(outbox)
-
-
-async def revive(app: App, job_id: uuid.UUID) -> bool:
-    """Open a given-up job again, because an external worker was told to try once more and has done it; False if it cannot be."""
-    try:
-        async with app.database.transaction() as connection:
-            # Not published: it is done already.
-            await replay(connection, job_id, customer_id=None, outbox=Outbox())
-    except NotReplayable as error:
-        log.warning("external.result_ignored", job=str(job_id), error=str(error))
-        return False
-    return True
 
 
 async def refresh_gauges(app: App) -> None:

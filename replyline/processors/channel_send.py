@@ -21,12 +21,14 @@ _GONE = ("CANCELLED", "SUPERSEDED", "BLOCKED_WINDOW", "FAILED")
 _LIMITS_AWAY_S = 1.0
 _LOOK_AGAIN_S = 0.05
 _SETTLE_FOR_S = 5.0
+_CLAIM_FOR_S = 5.0
 _KINDS: dict[type, ChannelKind] = {WhatsAppCloudSendJob: "WHATSAPP_CLOUD", WhatsAppQrSendJob: "WHATSAPP_QR"}
 
 
 async def process(job: WhatsAppCloudSendJob | WhatsAppQrSendJob, run: Run, app: App) -> None:
     """Send the message, unless it was sent already, may not be, or its channel is down; settle what became of it."""
-    message = await app.moves.claim(Claim(run, CHANNELS[_KINDS[type(job)]].repeat_is_safe))
+    # By the same run until Postgres answers: a claim that was committed unheard would look like another run's send.
+    message = await persist(app.moves.claim, Claim(run, CHANNELS[_KINDS[type(job)]].repeat_is_safe), for_s=_CLAIM_FOR_S)
     if message is None:
         return
     account = await app.account_for_send(message.channel_id)

@@ -107,10 +107,9 @@ async def is_given_up(db: Database, job_id: uuid.UUID, *, generation: int) -> bo
         return await connection.fetchval(_IS_DEAD, job_id, generation) is not None
 
 
-async def is_taken(db: Database, message_id: uuid.UUID, external_id: str) -> bool:
+async def is_taken(connection: Connection, message_id: uuid.UUID, external_id: str) -> bool:
     """Whether another message of the same channel has this id of the channel's."""
-    async with db.connection() as connection:
-        return await connection.fetchval(_IS_TAKEN, message_id, external_id) is not None
+    return await connection.fetchval(_IS_TAKEN, message_id, external_id) is not None
 
 
 async def note(connection: Connection, standings: Sequence[tuple[uuid.UUID, str, bool]]) -> None:

@@ -31,12 +31,14 @@ from replyline.store.moves.adopt import adopt, bury_foreign
 from replyline.store.moves.give_up import GivenUp
 from replyline.store.moves.setbacks import Failure, Setback
 from replyline.store.moves.work import Run
+from replyline.store.persist import persist
 
 log = structlog.get_logger(__name__)
 
 J = TypeVar("J", bound=Job)
 
 _STORE_AWAY_S = 1.0
+_PUT_OFF_FOR_S = 5.0
 
 
 class Executor(Generic[J]):
@@ -173,11 +175,11 @@ class Executor(Generic[J]):
         match decision:
             case PostponeFor(seconds):
                 log.debug("job.postponed", **context, seconds=round(seconds, 3))
-                await self._app.moves.put_off(Setback(run.job_id, seconds, reason, None, nothing_sent_by))
+                await self._put_off(Setback(run.job_id, seconds, reason, None, nothing_sent_by))
                 return Postpone(round(seconds * 1000))
             case RetryAfter(seconds):
                 self._log_failure("job.failed", error, failure, context | {"retry_in_s": round(seconds, 3)}, work)
-                await self._app.moves.put_off(Setback(run.job_id, seconds, "retry", failure, nothing_sent_by))
+                await self._put_off(Setback(run.job_id, seconds, "retry", failure, nothing_sent_by))
                 return Retry(round(seconds * 1000), failure.message, failure.stack)
             case GiveUp(why):
                 self._log_failure("job.given_up", error, failure, context | {"reason": why}, work)
@@ -187,6 +189,10 @@ class Executor(Generic[J]):
                     consequence = await self._processor.give_up(work, run, self._app)
                 await self._app.moves.give_up(GivenUp(run, why, failure, consequence))
                 return Failed(f"{why}: {failure.message}", failure.stack)
+
+    async def _put_off(self, setback: Setback) -> None:
+        """Only this run knows that it sent nothing: unwritten, the next one would have to take the send for unknown."""
+        await persist(self._app.moves.put_off, setback, for_s=_PUT_OFF_FOR_S)
 
     async def _bury(self, active: ActiveJob, error: Permanent) -> Outcome:
         failure = self._failure(error, error.reason, 1)

@@ -12,7 +12,15 @@ import structlog
 from replyline import metrics
 from replyline.app import App
 from replyline.broker import BrokerUnavailable, CommandRefused, Finished, JobState
-from replyline.external_results import FAILED, STALLED, Result, read_external_id, record, refresh_gauges, revive
+from replyline.external_results import (
+    FAILED,
+    STALLED,
+    Result,
+    read_external_id,
+    record,
+    record_after_all,
+    refresh_gauges,
+)
 from replyline.store import external
 from replyline.store.database import StoreUnavailable
 from replyline.store.external import AT_WORK, LOST, WAITS, ExternalJob
@@ -96,10 +104,8 @@ class ExternalWork:
         generation = int(bullmq_id.rpartition("-")[2])
         if state != "completed" or not await external.is_given_up(self._app.database, row_id, generation=generation):
             return
-        if await revive(self._app, row_id):
-            async with self._app.database.connection() as connection:
-                jobs = await external.by_id(connection, self._queues, [row_id])
-            await self._record(jobs, await self._app.broker.watch.finished(queue, [bullmq_id] * len(jobs)), "completed")
+        (finished,) = await self._app.broker.watch.finished(queue, [bullmq_id])
+        await record_after_all(self._app, row_id, _result(finished, state))
 
     async def _settle(self, jobs: Sequence[ExternalJob]) -> None:
         for queue, group in groupby(sorted(jobs, key=lambda job: job.queue), key=lambda job: job.queue):

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from replyline.store.database import Database
@@ -13,7 +14,7 @@ from replyline.store.moves.health import Hold
 from replyline.store.moves.setbacks import Setback
 from replyline.store.moves.work import Run
 from replyline.store.outbox import Outbox
-from tests.store.scene import Scene, make_scene, run_of
+from tests.store.scene import Scene, failure, make_scene, run_of
 
 
 async def _sending(database: Database) -> tuple[Scene, uuid.UUID]:
@@ -45,6 +46,22 @@ async def test_where_a_repeat_is_safe_the_claim_is_taken_over(database: Database
     scene, job_id = await _sending(database)
     assert (await _claim(scene, run_of(job_id), repeat_is_safe=True)).claimed
     assert (await _claim(scene, run_of(job_id), repeat_is_safe=True)).claimed
+
+
+async def test_a_run_whose_claim_was_committed_unheard_still_has_it(database: Database) -> None:
+    scene, job_id = await _sending(database)
+    run = run_of(job_id)
+    assert [(await _claim(scene, run)).claimed for _ in range(2)] == [True, True]
+    assert not (await _claim(scene, run_of(job_id))).claimed
+
+
+async def test_a_failure_that_was_written_unheard_uses_one_attempt(database: Database) -> None:
+    scene, job_id = await _sending(database)
+    once = failure()
+    for same in (once, once, msgspec.structs.replace(once, at="2026-11-24T10:00:00+00:00")):
+        await scene.moves.put_off(Setback(job_id, 0, "retry", same))
+    (row,) = await scene.fetch("SELECT attempts, jsonb_array_length(errors) FROM jobs WHERE id = $1", job_id)
+    assert tuple(row) == (2, 2)
 
 
 async def test_a_run_of_an_older_generation_gets_nothing(database: Database) -> None:

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from replyline.app import App, open_app
-from replyline.broker import ActiveJob, Completed, Failed, Outcome
+from replyline.broker import ActiveJob, Completed, Failed, Outcome, Postpone
 from replyline.external_results import NotOpen, Result, hand_over_again, report
 from replyline.jobs import WHATSAPP_QR_SEND, IncomingMessageJob
 from replyline.settings import SettingsError, load
@@ -65,6 +65,16 @@ async def _answer(app: App, database: Database) -> None:
         )
     )
     await until(lambda: _messages(database))
+
+
+async def _ask_again(app: App, database: Database) -> None:
+    async with database.connection() as connection:
+        chatbot_id = await connection.fetchval("SELECT id FROM chatbots")
+    await app.accept(
+        IncomingMessageJob(
+            chatbot_id=chatbot_id, external_user_id="4915112345678", content="Hi again", channel="WHATSAPP_QR"
+        )
+    )
 
 
 async def _messages(database: Database) -> Sequence[asyncpg.Record]:
@@ -146,6 +156,47 @@ async def test_a_failed_job_that_is_retried_outside_is_settled_after_all(
         (message,) = await until(lambda: _with_status(database, "SENT"))
     assert message["external_id"] == "3EB0CC"
     assert [job.id for job in outside.given] == [f"{dead['id']}-0"] * 2
+
+
+async def test_what_is_done_after_all_lets_no_message_overtake_the_one_that_is_leaving(
+    database: Database, database_url: str, valkey_url: str
+) -> None:
+    failing = Outside(lambda _: Failed("offline"))
+    async with working(settings_for(valkey_url, database_url, **_OURS)) as app:
+        async with _outside(app, failing):
+            await _answer(app, database)
+            await until(lambda: _with_status(database, "FAILED"))
+        (dead,) = await _jobs(database, "DEAD")
+        for asked in (2, 3):
+            await _ask_again(app, database)
+            await until(lambda asked=asked: _are(database, asked))  # type: ignore[misc]
+        await until(lambda: _with_status(database, "SENDING"))
+        retried = f"{dead['id']}-0"
+        await retry(valkey_url, WHATSAPP_QR_SEND, retried)
+        later = Outside(lambda job: Completed(b'"3EB0FF"') if job.id == retried else Postpone(600_000))
+        async with _outside(app, later):
+            await until(lambda: _with_status(database, "SENT"))
+        assert [row["status"] for row in await _messages(database)] == ["SENT", "SENDING", "QUEUED"]
+        async with database.connection() as connection:
+            assert await connection.fetchval("SELECT lane_length FROM conversations") == 2
+            assert not await connection.fetchval(
+                "SELECT count(*) FROM jobs WHERE queue = 'outgoing-messages' AND state = 'WAITING'"
+            )
+
+
+async def _are(database: Database, count: int) -> bool:
+    return len(await _messages(database)) == count
+
+
+async def test_a_failure_with_text_that_postgres_does_not_keep_ends_its_job_too(
+    database: Database, database_url: str, valkey_url: str
+) -> None:
+    outside = Outside(lambda _: Failed("no\0 such number"))
+    async with working(settings_for(valkey_url, database_url, **_OURS)) as app, _outside(app, outside):
+        await _answer(app, database)
+        await until(lambda: _with_status(database, "FAILED"))
+    (dead,) = await _jobs(database, "DEAD")
+    assert "no\ufffd such" in json.loads(dead["kept"])[0]["message"]
 
 
 async def test_what_ended_while_we_were_down_is_settled_at_the_next_start(
@@ -283,13 +334,7 @@ async def test_an_id_that_another_message_has_does_not_keep_a_sent_message_open(
     async with working(settings_for(valkey_url, database_url, **_OURS)) as app, _outside(app, outside):
         await _answer(app, database)
         (first,) = await until(lambda: _with_status(database, "SENT"))
-        async with database.connection() as connection:
-            chatbot_id = await connection.fetchval("SELECT id FROM chatbots")
-        await app.accept(
-            IncomingMessageJob(
-                chatbot_id=chatbot_id, external_user_id="4915112345678", content="Hi again", channel="WHATSAPP_QR"
-            )
-        )
+        await _ask_again(app, database)
         both = await until(lambda: _with_status(database, "SENT", 2))
     assert [row["external_id"] for row in both] == ["the-same", None]
     assert first["conversation_id"] == both[1]["conversation_id"]

@@ -59,7 +59,8 @@ WITH asked AS (
       AS r (job_id, generation, run_id, repeat_is_safe, ord)
 ), claimed AS (
     UPDATE jobs j SET send_run = r.run_id FROM asked r
-    WHERE j.id = r.job_id AND j.state = 'WAITING' AND j.generation <= r.generation AND (j.send_run IS NULL OR r.repeat_is_safe)
+    WHERE j.id = r.job_id AND j.state = 'WAITING' AND j.generation <= r.generation
+      AND (j.send_run IS NULL OR j.send_run = r.run_id OR r.repeat_is_safe)
     RETURNING j.id
 )
 SELECT r.ord, m.id AS message_id, m.conversation_id, m.customer_id, m.channel_id, m.status, m.content, m.body::text AS body,
@@ -101,7 +102,7 @@ _SENDING = (
 
 
 async def claim(connection: Connection, rows: Sequence[Claim], _outbox: Outbox) -> list[Outbound | None]:
-    """Claim the sends that no other run has claimed, and read the message of each.
+    """Claim the sends that no other run has claimed, and read the message of each; a run may claim again what it has claimed.
 
     None where the job was finished by another run, or was published again since this run's generation.
     """

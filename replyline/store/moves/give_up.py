@@ -63,7 +63,8 @@ SET state = 'DEAD', reason = r.reason, finished_at = now(), started_at = r.start
 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[])
   AS r (id, reason, started_at, worker, failure, turn)
 WHERE j.id = r.id AND j.state = 'WAITING'
-RETURNING j.id, j.queue, j.lane_key, j.customer_id, j.trace_id, j.generation, j.attempts, j.priority::int AS priority
+RETURNING j.id, j.queue, j.run_at = 'infinity' AND j.held_by IS NULL AS behind,
+    j.lane_key, j.customer_id, j.trace_id, j.generation, j.attempts, j.priority::int AS priority
 """
 
 _FAIL_MESSAGES = """
@@ -84,7 +85,7 @@ async def give_up(connection: Connection, rows: Sequence[GivenUp], outbox: Outbo
     buried = await _bury(connection, rows)
     mine = [row for row in rows if row.run.job_id in buried]
     heads = await _apologise(connection, mine, locked, buried, outbox)
-    following, announcements = await _fail_messages(connection, mine, locked, outbox)
+    following, announcements = await _fail_messages(connection, mine, locked, buried, outbox)
     await save_conversations(connection, locked)
     events = [row.consequence.failed_event_id for row in mine if row.consequence.failed_event_id is not None]
     if events:
@@ -166,7 +167,11 @@ def _fallback(
 
 
 async def _fail_messages(
-    connection: Connection, rows: Sequence[GivenUp], locked: Mapping[uuid.UUID, LockedConversation], outbox: Outbox
+    connection: Connection,
+    rows: Sequence[GivenUp],
+    locked: Mapping[uuid.UUID, LockedConversation],
+    buried: Mapping[uuid.UUID, asyncpg.Record],
+    outbox: Outbox,
 ) -> tuple[list[Enqueue], list[Announcement]]:
     failed = {row.consequence.failed_message_id: row for row in rows if row.consequence.failed_message_id is not None}
     if not failed:
@@ -184,7 +189,10 @@ async def _fail_messages(
         for row in failed.values()
         if row.consequence.conversation_id is not None and row.consequence.conversation_id in locked
     ]
-    following = await leave(connection, leaving, outbox)
+    for conversation, job_id in leaving:
+        if buried[job_id]["behind"]:
+            conversation.leave_lane()
+    following = await leave(connection, [pair for pair in leaving if not buried[pair[1]]["behind"]], outbox)
     announcements = [
         announcement(messages[id_], "FAILED", error_reason=row.reason, parent_id=row.run.job_id)
         for id_, row in failed.items()

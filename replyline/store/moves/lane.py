@@ -92,12 +92,13 @@ async def leave(
 ) -> list[Enqueue]:
     """Let the heads of lanes go (sent or failed, each with the job that ended it); returns the jobs of those that come next.
 
+    A message that ends while it waits behind the head only leaves the lane (`leave_lane`): the head lets the next one go.
     The messages that leave must already have a status other than QUEUED.
     """
     parents: dict[uuid.UUID, uuid.UUID] = {}
     lanes: dict[uuid.UUID, LockedConversation] = {}
     for conversation, job_id in settled:
-        conversation.lane_length = max(0, conversation.lane_length - 1)
+        conversation.leave_lane()
         if conversation.lane_length:
             lanes[conversation.id] = conversation
             parents[conversation.id] = job_id

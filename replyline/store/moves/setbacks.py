@@ -46,13 +46,15 @@ class Standing:
     waiting: bool
 
 
+# The same failure again is one whose first writing was committed, though nobody heard so.
 _WRITE = """
 UPDATE jobs j
 SET run_at = now() + make_interval(secs => r.after_s), wait_reason = r.wait_reason,
     wait_since = now(), waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at),
-    attempts = j.attempts + (r.failure IS NOT NULL)::int,
+    attempts = j.attempts + (r.failure IS NOT NULL AND r.failure::jsonb IS DISTINCT FROM j.errors -> -1)::int,
     send_run = CASE WHEN j.send_run = r.nothing_sent_by THEN NULL ELSE j.send_run END,
-    errors = CASE WHEN r.failure IS NULL THEN j.errors ELSE keep_last(j.errors || r.failure::jsonb, $6) END,
+    errors = CASE WHEN r.failure IS NULL OR r.failure::jsonb = j.errors -> -1 THEN j.errors
+                  ELSE keep_last(j.errors || r.failure::jsonb, $6) END,
     postponed_since = CASE WHEN r.failure IS NULL THEN coalesce(j.postponed_since, now()) END
 FROM unnest($1::uuid[], $2::float8[], $3::text[], $4::text[], $5::uuid[])
   AS r (id, after_s, wait_reason, failure, nothing_sent_by)

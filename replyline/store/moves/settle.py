@@ -61,9 +61,12 @@ async def settle(connection: Connection, rows: Sequence[Settle], outbox: Outbox)
     known: list[_Pair] = [(row, messages[row.message_id]) for row in mine if row.message_id in messages]
     said = await _accept(connection, [pair for pair in known if pair[0].outcome in {"sent", "accepted"}])
     said += await _block(connection, [pair for pair in known if pair[0].outcome == "blocked_window"])
-    leaving = [(locked[row.conversation_id], row.run.job_id) for row in mine]
-    following = await leave(connection, leaving, outbox)
-    await save_conversations(connection, {conversation.id: conversation for conversation, _ in leaving})
+    for row in mine:
+        if done[row.run.job_id]:  # an external worker did it out of its turn
+            locked[row.conversation_id].leave_lane()
+    heads = [(locked[row.conversation_id], row.run.job_id) for row in mine if not done[row.run.job_id]]
+    following = await leave(connection, heads, outbox)
+    await save_conversations(connection, {row.conversation_id: locked[row.conversation_id] for row in mine})
     await insert_jobs(connection, [*following, *await announce(connection, said)], outbox)
     await apply_parked(connection, [(message, row.external_id) for row, message in known if row.external_id], outbox)
     return [row.run.job_id in done for row in rows]

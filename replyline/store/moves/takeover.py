@@ -28,5 +28,4 @@ async def withdraw_replies(connection: Connection, conversations: Sequence[Locke
     by_id: dict[uuid.UUID, LockedConversation] = {conversation.id: conversation for conversation in conversations}
     for record in await connection.fetch(_WITHDRAW, list(by_id)):
         if not record["is_head"]:
-            conversation = by_id[record["conversation_id"]]
-            conversation.lane_length = max(0, conversation.lane_length - 1)
+            by_id[record["conversation_id"]].leave_lane()

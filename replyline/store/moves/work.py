@@ -69,6 +69,10 @@ class LockedConversation:
         self.log_seq += 1
         return self.log_seq
 
+    def leave_lane(self) -> None:
+        """One message less is on its way out."""
+        self.lane_length = max(0, self.lane_length - 1)
+
     def take_over(self, hold_s: float) -> None:
         """A human answers from now on, for `hold_s` seconds (0: until they say otherwise)."""
         if self.owner != "HUMAN":
@@ -123,7 +127,7 @@ SET state = 'DONE', finished_at = now(), started_at = r.started_at, worker = r.w
     wait_since = NULL, waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at)
 FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS r (id, started_at, worker)
 WHERE j.id = r.id AND j.state = 'WAITING'
-RETURNING j.id
+RETURNING j.id, j.run_at = 'infinity' AND j.held_by IS NULL AS behind
 """
 
 
@@ -162,15 +166,15 @@ async def save_conversations(connection: Connection, locked: Mapping[uuid.UUID, 
     )
 
 
-async def finish(connection: Connection, runs: Sequence[Run]) -> set[uuid.UUID]:
-    """Mark the jobs DONE that are still WAITING and return their ids.
+async def finish(connection: Connection, runs: Sequence[Run]) -> dict[uuid.UUID, bool]:
+    """Mark the jobs DONE that are still WAITING; for each of those, whether it waited behind another message of its lane.
 
     This is the idempotency of every processor: a job that is not returned was finished by another run, and nothing else of its
     row may be written.
     """
     if not runs:
-        return set()
+        return {}
     records = await connection.fetch(
         _FINISH, [run.job_id for run in runs], [run.started_at for run in runs], [run.worker for run in runs]
     )
-    return {record["id"] for record in records}
+    return {record["id"]: record["behind"] for record in records}
