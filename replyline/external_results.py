@@ -160,6 +160,8 @@ async def hand_over_again(app: App, job_id: uuid.UUID) -> None:
         NotOpen: see there.
     """
     job = await find_open(app, job_id)
+    if job.run_at is None:
+        raise NotOpen(f"job {job_id} waits for an earlier message of its conversation")
     (state,) = await app.broker.states(job.queue, [job.bullmq_id])
     if state in _HAS_IT:
         raise NotOpen(f"BullMQ still has job {job.bullmq_id}, {state}")

@@ -68,7 +68,7 @@ WHERE id = ANY($1::uuid[]) AND state = 'WAITING' ORDER BY id
 _AGAIN = """
 UPDATE jobs SET generation = generation + 1, handed_over_at = NULL, wait_reason = NULL, wait_since = NULL,
     waits = waits_of(waits, wait_reason, wait_since, run_at), run_at = now()
-WHERE id = $1 AND generation = $2 AND state = 'WAITING'
+WHERE id = $1 AND generation = $2 AND state = 'WAITING' AND run_at < 'infinity'
 RETURNING id, queue, name, payload::text AS payload, priority::int AS priority, generation
 """
 _SENDING = """

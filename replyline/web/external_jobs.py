@@ -10,10 +10,11 @@ from pydantic import StringConstraints
 from replyline.external_results import FAILED, NotOpen, Result, hand_over_again, report
 from replyline.store import external
 from replyline.web.auth import Here, operator
+from replyline.web.guards import KeyedRoute
 from replyline.web.problems import Problem
 from replyline.web.wire import In, Limit, Out, Reference, Text
 
-router = APIRouter(prefix="/v1/jobs", tags=["external jobs"], dependencies=[Depends(operator)])
+router = APIRouter(prefix="/v1/jobs", tags=["external jobs"], dependencies=[Depends(operator)], route_class=KeyedRoute)
 
 
 class ExternalJobOut(Out):

@@ -184,6 +184,22 @@ async def test_what_is_done_after_all_lets_no_message_overtake_the_one_that_is_l
             )
 
 
+async def test_a_job_that_waits_for_an_earlier_message_is_not_handed_over(
+    database: Database, database_url: str, valkey_url: str
+) -> None:
+    async with working(settings_for(valkey_url, database_url, **_OURS)) as app:
+        async with _outside(app, Outside(lambda _: Failed("offline"))):
+            await _answer(app, database)
+            await until(lambda: _with_status(database, "FAILED"))
+        (dead,) = await _jobs(database, "DEAD")
+        await _ask_again(app, database)
+        await until(lambda: _with_status(database, "SENDING"))
+        await app.replay(dead["id"], customer_id=None)
+        with pytest.raises(NotOpen, match="waits for an earlier message"):
+            await hand_over_again(app, dead["id"])
+        assert await app.broker.states(WHATSAPP_QR_SEND, [f"{dead['id']}-1", f"{dead['id']}-2"]) == [None, None]
+
+
 async def _are(database: Database, count: int) -> bool:
     return len(await _messages(database)) == count
 
