@@ -22,7 +22,7 @@ async def test_a_call_whose_answer_could_not_be_committed_is_metered_too(street:
         await transaction.start()
         await here.tell("_configure", {"think_s": 1.0}, standin="openai")
         await here.write("two")
-        await until(lambda: _called(here, 2), timeout_s=20)
+        await until(lambda: _received(here, 2), timeout_s=20)  # the model thinks now, for a second
         await locking.execute("SELECT 1 FROM conversations FOR UPDATE")
         await until(lambda: _called(here, 3), timeout_s=20)  # the first answer found the conversation locked
         await transaction.rollback()
@@ -36,6 +36,10 @@ async def test_a_call_whose_answer_could_not_be_committed_is_metered_too(street:
             return facts == len(await _answered(here))
 
         await until(metered)
+
+
+async def _received(here: Street, count: int) -> bool:
+    return await here.value("SELECT count(*) FROM messages WHERE direction = 'INBOUND'") == count
 
 
 async def _calls(here: Street) -> list[dict[str, object]]:

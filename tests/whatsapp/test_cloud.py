@@ -19,13 +19,14 @@ PICTURE = b"\xff\xd8\xff\xe0 not much of a picture"
 
 async def test_an_answer_too_long_for_one_message_goes_out_in_parts_and_in_order(street: Open) -> None:
     async with street(CLOUD, bot={"max_output_tokens": 100_000}) as here:
-        question = "\n\n".join(f"Paragraph {number}. " + "word " * 150 for number in range(14))
-        await here.write(question)
+        answer = "\n\n".join(f"Paragraph {number}. " + "word " * 150 for number in range(14))
+        await here.tell("_configure", {"reply": answer}, standin="openai")
+        await here.write("Tell me all of it")
         await here.until_at_rest()
         parts = await here.texts()
         assert len(parts) == 3
         assert all(len(part) <= 4096 for part in parts)
-        assert "\n\n".join(parts).split() == f"Echo: {question}".split()
+        assert "\n\n".join(parts).split() == answer.split()
 
         async def delivered() -> bool:
             return [status for _, status in await here.ours()] == ["DELIVERED"] * 3
