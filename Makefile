@@ -46,7 +46,7 @@ format: $(STAMP) ## put the code into shape
 	$(BIN)/ruff check --fix .
 
 chaos: $(STAMP) ## kill, cut and wipe what the pipeline depends on, with hundreds of messages in flight, and count
-	$(BIN)/pytest tests/chaos --chaos-full -s
+	$(BIN)/pytest tests/chaos tests/interop --chaos-full -s
 
 chaos-channels: $(STAMP) gateway ## bend both WhatsApp channels over 1,000 messages, and count what was lost, doubled or out of order
 	$(BIN)/pytest tests/chaos_channels --chaos-full -s
@@ -78,8 +78,9 @@ gateway/node_modules/.built: gateway/package-lock.json $(wildcard gateway/src/*.
 	@npm ci --no-audit --no-fund --ignore-scripts --prefix gateway && npm run build --silent --prefix gateway \
 		&& touch gateway/node_modules/.built || echo "The QR gateway could not be built; everything but telephones by QR works."
 
-node: ## install what the comparisons with BullMQ for Node need (Node 20 or newer)
+node: ## install what the comparisons with BullMQ for Node, NestJS and bull-board need (Node 20 or newer)
 	npm ci --no-audit --no-fund --ignore-scripts --prefix tests/broker/conformance
+	npm ci --no-audit --no-fund --ignore-scripts --prefix tests/interop
 	npm ci --no-audit --no-fund --ignore-scripts --prefix bench/node-baseline
 
 lock: $(STAMP) ## resolve pyproject.toml anew into the lock files
