@@ -17,6 +17,7 @@ from replyline.http_sessions import open_call_session, open_gateway_files_sessio
 from replyline.ids import new_id
 from replyline.jobs import ANY_JOB, DEAD_LETTER, ChannelKind, IncomingMessageJob
 from replyline.joining import Joining, known_deployment
+from replyline.key_holders import KeyHolders
 from replyline.late_usage import LateUsage
 from replyline.live import CLOSED, LiveEvent, encode_event
 from replyline.produced import Produced
@@ -26,7 +27,6 @@ from replyline.redaction import redact
 from replyline.settings import Settings, SettingsError, open_vault
 from replyline.store import accounts, customers
 from replyline.store import channels as channel_records
-from replyline.store.api_keys import KeyHolders
 from replyline.store.database import Database
 from replyline.store.deployment import deployment_id
 from replyline.store.moves import Moves
@@ -81,7 +81,7 @@ class App:
         self.moves = Moves(database, publisher.publish)
         self.late_usage = LateUsage(database, supervisor)
         self.reads = Reads(database)
-        self.key_holders = KeyHolders(database)
+        self.key_holders = KeyHolders(database, supervisor)
         self._providers: dict[str, Provider] = {}
         self._opening_provider = asyncio.Lock()
         self._accounts: Recently[uuid.UUID, ChannelAccount] = Recently()
@@ -391,5 +391,6 @@ async def open_app(settings: Settings, *, or_later: bool = False) -> AsyncIterat
         )
         app.late_usage.start()
         stack.push_async_callback(app.late_usage.close)
+        stack.push_async_callback(app.key_holders.close)
         stack.push_async_callback(app.close_providers)
         yield app

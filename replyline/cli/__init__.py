@@ -41,6 +41,8 @@ COMMANDS = {
     ),
     "dead-letters": ("dead_letters:dead_letters", "Jobs that were given up: look, run again, delete."),
     "customers": ("records:customers_group", "Businesses that pay us: their price makes their plan and priority."),
+    "api-keys": ("api_keys:keys_group", "API keys of customers: when each was last used; revoke one."),
+    "audit": ("api_keys:audit_trail", "Show which API keys were made and revoked, by whom, newest first."),
     "chatbots": ("records:chatbots_group", "Bots: instructions, provider, memory, quiet windows."),
     "channels": ("channels:channels_group", "Connected accounts: widgets, WhatsApp numbers, QR sessions."),
     "conversations": (

@@ -15,6 +15,7 @@ from replyline.cli.output import print_record, print_rows
 from replyline.cli.running import CommandFailed, Exit
 from replyline.providers import PROVIDERS
 from replyline.store import api_keys, chatbots, customers, operator
+from replyline.store.api_keys import TooManyKeys
 from replyline.store.channel_forms import ChannelRefused
 from replyline.store.chatbots import ChatbotChanges, ChatbotRefused
 from replyline.store.customers import CustomerChanges
@@ -49,7 +50,7 @@ def do(work: Callable[[App], Awaitable[Result]]) -> Result:
 
     try:
         return run(with_app())
-    except (ChatbotRefused, ChannelRefused, DocumentRefused, EndpointRefused) as error:
+    except (ChatbotRefused, ChannelRefused, DocumentRefused, EndpointRefused, TooManyKeys) as error:
         raise CommandFailed(str(error), Exit.WRONG_CALL) from error
 
 

@@ -53,6 +53,9 @@ class StoreSettings(BaseSettings):
     )
     keep_jobs_s: float = Field(7 * 86400.0, gt=0, description="how long finished jobs stay in Postgres")
     keep_dead_letters_s: float = Field(30 * 86400.0, gt=0, description="how long dead letters stay in Postgres")
+    keep_audit_s: float = Field(
+        365 * 86400.0, gt=0, description="how long the audit trail and revoked API keys stay in Postgres"
+    )
     lock_s: float = Field(30.0, ge=1, le=600, description="BullMQ lock of a running job; renewed at half of it")
     stalled_every_s: float = Field(15.0, ge=0.5, le=600, description="pause between looks for jobs of dead workers")
 

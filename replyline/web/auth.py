@@ -9,6 +9,7 @@ from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from replyline.app import App
+from replyline.store.audit import OPERATOR
 from replyline.web.problems import Problem, not_found
 
 _bearer = HTTPBearer(
@@ -30,6 +31,12 @@ class Caller:
     """Whoever the key belongs to; the operator where `customer_id` is None."""
 
     customer_id: uuid.UUID | None
+    key_id: uuid.UUID | None = None
+
+    @property
+    def actor(self) -> str:
+        """Who it is, as the audit trail names them."""
+        return OPERATOR if self.key_id is None else f"api-key {self.key_id}"
 
     def one_or_all(self, named: uuid.UUID | None) -> uuid.UUID | None:
         """The customer whose rows are meant; None where the operator names nobody and so means all.
@@ -81,7 +88,7 @@ async def _holder(app: App, key: str) -> Caller:
         raise Problem(
             401, "unauthorized", "send a valid key as Authorization: Bearer …", headers={"WWW-Authenticate": "Bearer"}
         )
-    return Caller(holder.customer_id)
+    return Caller(holder.customer_id, holder.key_id)
 
 
 async def caller(

@@ -8,8 +8,8 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from replyline.store import api_keys, customers
-from replyline.web.auth import Anyone, Caller, CustomerId, Here, Operator, Tenant, operator
+from replyline.store import api_keys, audit, customers
+from replyline.web.auth import Anyone, Caller, CustomerId, Here, Operator, Tenant, TenantOrAll, operator
 from replyline.web.guards import KeyedRoute
 from replyline.web.problems import not_found
 from replyline.web.wire import Changes, Cursor, In, Limit, Name, Out, Page, page
@@ -61,6 +61,7 @@ class ApiKeyOut(Out):
     name: str
     key_prefix: str
     created_at: datetime
+    last_used_at: datetime | None = Field(description="To the minute; null if it never was used.")
     revoked_at: datetime | None
 
 
@@ -68,6 +69,18 @@ class NewApiKeyOut(ApiKeyOut):
     """A key that was just made: `key` is shown this once."""
 
     key: str
+
+
+class AuditEventOut(Out):
+    """Something that was done. `actor` is `operator`, or `api-key` with the id of the key that was used."""
+
+    id: uuid.UUID
+    customer_id: uuid.UUID
+    actor: str
+    action: str
+    subject_id: uuid.UUID
+    subject_name: str
+    created_at: datetime
 
 
 @router.post("/v1/customers", status_code=201, tags=["customers"])
@@ -119,7 +132,8 @@ async def delete_customer(customer_id: uuid.UUID, app: Here, who: Anyone) -> Res
 @router.post("/v1/api-keys", status_code=201, tags=["api keys"])
 async def create_api_key(body: ApiKeyIn, app: Here, who: Anyone, customer_id: CustomerId = None) -> NewApiKeyOut:
     """Make a key. `key` is in this answer and nowhere else, ever."""
-    made = await api_keys.create(app.database, customer_id=who.one(body.customer_id or customer_id), name=body.name)
+    owner = who.one(body.customer_id or customer_id)
+    made = await api_keys.create(app.database, customer_id=owner, name=body.name, actor=who.actor)
     if made is None:
         raise not_found("customer")
     row, key = made
@@ -127,18 +141,27 @@ async def create_api_key(body: ApiKeyIn, app: Here, who: Anyone, customer_id: Cu
 
 
 @router.get("/v1/api-keys", tags=["api keys"])
-async def list_api_keys(app: Here, customer_id: Tenant) -> Page[ApiKeyOut]:
-    """A customer's keys, oldest first, revoked ones too; 200 at most, on one page."""
-    found = await api_keys.list_all(app.database, customer_id=customer_id)
-    return page(found, len(found), ApiKeyOut)
+async def list_api_keys(app: Here, customer_id: Tenant, cursor: Cursor = None, limit: Limit = 50) -> Page[ApiKeyOut]:
+    """A customer's keys, oldest first, revoked ones too."""
+    found = await api_keys.list_page(app.database, customer_id=customer_id, after=cursor, limit=limit + 1)
+    return page(found, limit, ApiKeyOut)
 
 
 @router.delete("/v1/api-keys/{key_id}", status_code=204, tags=["api keys"])
-async def revoke_api_key(key_id: uuid.UUID, app: Here, customer_id: Tenant) -> Response:
+async def revoke_api_key(key_id: uuid.UUID, app: Here, who: Anyone, customer_id: Tenant) -> Response:
     """Revoke a key; it is refused everywhere within 5 seconds."""
-    if not await api_keys.revoke(app.database, key_id, customer_id=customer_id):
+    if not await api_keys.revoke(app.database, key_id, customer_id=customer_id, actor=who.actor):
         raise not_found("live key")
     return Response(status_code=204)
+
+
+@router.get("/v1/audit-events", tags=["api keys"])
+async def list_audit_events(
+    app: Here, customer_id: TenantOrAll, cursor: Cursor = None, limit: Limit = 50
+) -> Page[AuditEventOut]:
+    """Which API keys were made and revoked by whom, newest first; of a deleted customer too, for the operator."""
+    found = await audit.list_page(app.database, customer_id=customer_id, before=cursor, limit=limit + 1)
+    return page(found, limit, AuditEventOut)
 
 
 def _only_operator(who: Caller, customer_id: uuid.UUID) -> None:

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from replyline.broker import BrokerUnavailable
+from replyline.store.api_keys import TooManyKeys
 from replyline.store.channel_forms import ChannelRefused, ChannelTaken
 from replyline.store.chatbots import ChatbotRefused, ReferenceTaken
 from replyline.store.database import StoreUnavailable
@@ -37,6 +38,7 @@ _KNOWN: Mapping[type[Exception], tuple[int, str, int | None]] = {
     ChatbotRefused: (422, "refused", None),
     DocumentRefused: (422, "refused", None),
     EndpointRefused: (422, "refused", None),
+    TooManyKeys: (409, "too_many_keys", None),
 }
 
 

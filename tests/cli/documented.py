@@ -24,6 +24,10 @@ customers list
 customers show {customer_id}
 customers set {customer_id} --name "Blum" --price 99
 customers new-key {customer_id} --name server
+api-keys list --customer {customer_id}
+api-keys revoke {key_id} --customer {customer_id}
+audit
+audit --customer {customer_id} --limit 10
 chatbots create --customer {customer_id} --name "Acme's bot" --provider openai_compatible --model gpt-4o-mini \
     --base-url https://api.openai.com/v1 --provider-key @{file}
 chatbots list --customer {customer_id}

@@ -27,7 +27,10 @@ async def stranger(database: Database, owner: Everything) -> str:
 
 async def _contents(owner: Everything) -> list[object]:
     return [
-        await owner.scene.value(f"SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM {table} t")  # noqa: S608
+        # When a key was last used is written whoever asks for what.
+        await owner.scene.value(
+            f"SELECT md5(string_agg((to_jsonb(t) - 'last_used_at')::text, ',' ORDER BY id)) FROM {table} t"  # noqa: S608
+        )
         for table in _TABLES
     ]
 
@@ -73,7 +76,7 @@ async def test_lists_hold_nothing_of_another_customer(door: Door, owner: Everyth
         theirs = await door.call("GET", path, key=owner.api_key)
         assert (own.status, theirs.status) == (200, 200)
         assert len(theirs.entries) > 0, path
-        assert len(own.entries) == (1 if path == "/v1/api-keys" else 0), path
+        assert len(own.entries) == (1 if path in {"/v1/api-keys", "/v1/audit-events"} else 0), path
 
 
 async def test_filters_do_not_reach_into_another_customer(door: Door, owner: Everything, stranger: str) -> None:
