@@ -4,6 +4,7 @@ It is kept as JSON in `messages.body` of inbound messages, shown by the API and 
 optional, and every text and list is bounded, because the far end decides what stands in them.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
@@ -20,6 +21,7 @@ MAX_LINK_CHARS = 2000
 MAX_ANSWERS_CHARS = 16_384
 """Of a form's answers, as JSON text. What is longer is kept as its first characters in `Form.text`."""
 _MAX_QUOTED_CHARS = 500
+_DEEPEST_ANSWER = 16
 
 Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
@@ -269,26 +271,34 @@ def _file(file: File) -> str:
 def _form(form: Form) -> str:
     if form.text is not None:
         return form.text
-    return "\n".join(f"{name}: {value}" if name else value for name, value in _answers("", form.answers))
+    lines: list[str] = []
+    left = MAX_ANSWERS_CHARS
+    for name, value in _answers("", form.answers, 0):
+        lines.append(f"{name}: {value}" if name else value)
+        left -= len(lines[-1]) + 1
+        if left < 0:
+            break
+    return "\n".join(lines)[:MAX_ANSWERS_CHARS]
 
 
-def _answers(name: str, value: object) -> list[tuple[str, str]]:
+def _answers(name: str, value: object, depth: int) -> Iterator[tuple[str, str]]:
     """Every answer with its name; those inside another are named `outer.inner`. A flow's token says nothing to people."""
+    if depth > _DEEPEST_ANSWER:
+        return
     if isinstance(value, dict):
-        return [
-            found
-            for inner, one in value.items()
-            if inner != "flow_token"
-            for found in _answers(f"{name}.{inner}" if name else str(inner), one)
-        ]
-    if isinstance(value, list):
+        for inner, one in value.items():
+            if inner != "flow_token":
+                path = f"{name}.{inner}" if name else str(inner)
+                yield from _answers(path[:MAX_NAME_CHARS], one, depth + 1)
+    elif isinstance(value, list):
         plain = [str(one) for one in value if isinstance(one, str | int | float)]
-        if len(plain) == len(value):
-            return [(name, ", ".join(plain))] if plain else []
-        return [found for one in value for found in _answers(name, one)]
-    if value is None or value == "":
-        return []
-    return [(name, str(value).lower() if isinstance(value, bool) else str(value))]
+        if len(plain) < len(value):
+            for one in value:
+                yield from _answers(name, one, depth + 1)
+        elif plain:
+            yield name, ", ".join(plain)
+    elif value is not None and value != "":
+        yield name, str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _order(order: Order) -> str:

@@ -199,6 +199,10 @@ class Channel(Protocol):
         """A model's Markdown as the messages that this channel shows, in order, none of them empty or too long."""
         return (text,)
 
+    def unrendered(self, text: str) -> tuple[str, ...]:
+        """The same with its Markdown as it is: for a text that takes too long to render."""
+        return (text,)
+
     async def send(self, account: ChannelAccount, message: Outgoing, http: aiohttp.ClientSession) -> Accepted:
         """Send one message.
 

@@ -83,17 +83,22 @@ class Said:
     reply_to: str | None = None
 
 
-def said_in(message: Json, context: Json | None = None) -> Said | None:
-    """What a message says; None where it says nothing to a person. Evolution may put the `context` beside the message."""
+def said_in(message: Json, context: Json | None = None, *, depth: int = 0) -> Said | None:
+    """What a message says; None where it says nothing to a person. Evolution may put the `context` beside the message.
+
+    `depth` is how many messages this one stands in, as a quoted or an edited one; very deep ones say nothing.
+    """
+    if depth > _MAX_DEPTH:
+        return None
     inner, was_wrapped = _unwrapped(message)
-    said = _said(inner, speech=text_of(message, "speechToText") or text_of(inner, "speechToText"))
+    said = _said(inner, text_of(message, "speechToText") or text_of(inner, "speechToText"), depth)
     if said is None:
         # A view-once message that only the telephone may open comes as an empty envelope.
         unread = was_wrapped and not inner
         return (
             Said("unknown") if unread or any(inner[name] is not None for name in inner if name not in SILENT) else None
         )
-    return _with_context(said, _context_in(inner) or context or {})
+    return _with_context(said, _context_in(inner) or context or {}, depth)
 
 
 def part_of(parent: Json, name: str) -> Json:
@@ -138,13 +143,20 @@ def _unwrapped(message: Json) -> tuple[Json, bool]:
     return inner, was_wrapped
 
 
-def _said(inner: Json, *, speech: str) -> Said | None:
+def _said(inner: Json, speech: str, depth: int) -> Said | None:
     if words := text_of(inner, "conversation") or text_of(part_of(inner, "extendedTextMessage"), "text"):
         return Said("text", words)
     for name, kind in _FILES.items():
         if isinstance(inner.get(name), dict):
             return _file(kind, part_of(inner, name), speech)
-    return _place(inner) or _cards(inner) or _choice(inner) or _about_another(inner) or _shop(inner) or _business(inner)
+    return (
+        _place(inner)
+        or _cards(inner)
+        or _choice(inner)
+        or _about_another(inner, depth)
+        or _shop(inner)
+        or _business(inner)
+    )
 
 
 def _file(kind: str, found: Json, speech: str) -> Said:
@@ -250,7 +262,7 @@ def read_object(raw: str) -> Json:
     return part_of({"found": found}, "found")
 
 
-def _about_another(inner: Json) -> Said | None:
+def _about_another(inner: Json, depth: int) -> Said | None:
     reaction, protocol = part_of(inner, "reactionMessage"), part_of(inner, "protocolMessage")
     if "reactionMessage" in inner:
         return Said("reaction", text_of(reaction, "text"), target=text_of(part_of(reaction, "key"), "id") or None)
@@ -258,7 +270,7 @@ def _about_another(inner: Json) -> Said | None:
     if target is not None and protocol.get("type") in _REVOKE:
         return Said("revoke", target=target)
     if target is not None and protocol.get("type") in EDIT:
-        edited = said_in(part_of(protocol, "editedMessage"))
+        edited = said_in(part_of(protocol, "editedMessage"), depth=depth + 1)
         return Said("edit", edited.text if edited is not None else "", target=target)
     return None
 
@@ -324,12 +336,12 @@ def _context_in(inner: Json) -> Json:
     return next((context for name in inner if (context := part_of(part_of(inner, name), "contextInfo"))), {})
 
 
-def _with_context(said: Said, context: Json) -> Said:
+def _with_context(said: Said, context: Json, depth: int) -> Said:
     """With the message that was replied to, and the advertisement that led here."""
     parts = dict(said.parts)
     reply_to = text_of(context, "stanzaId") or None
     if reply_to is not None:
-        quoted = said_in(part_of(context, "quotedMessage"))
+        quoted = said_in(part_of(context, "quotedMessage"), depth=depth + 1)
         parts["quoted"] = {
             "id": reply_to,
             "from": text_of(context, "participant") or None,

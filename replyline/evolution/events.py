@@ -30,6 +30,8 @@ _STATUS_NUMBERS: dict[float | None, str] = {
 }  # Baileys' WAMessageStatus, which some versions hand on as it is
 _STATUSES = {"SERVER_ACK": "sent", "DELIVERY_ACK": "delivered", "READ": "read", "PLAYED": "read", "ERROR": "failed"}
 _NOT_PEOPLE = ("@g.us", "@broadcast", "@newsletter", "@bot")
+_DEEPEST = 20
+"""Objects within each other that are looked into; a file in all envelopes that there are stands less deep."""
 _WHATSAPP_ITSELF = "0"
 """WhatsApp's own notices come from 0@s.whatsapp.net."""
 # Where the same person's other address may stand, in the key or beside it (Evolution 2.3.0 to 2.3.3: `senderPn`).
@@ -216,10 +218,10 @@ def sent_file_text(kind: str, caption: str) -> str:
     return f"[{kind}] {caption}"
 
 
-def _slim(message: Json) -> Json:
+def _slim(message: Json, depth: int = 0) -> Json:
     """A message with a file, without the parts that only make it large."""
     return {
-        name: _slim(part_of(message, name)) if isinstance(found, dict) else found
+        name: _slim(part_of(message, name), depth + 1) if isinstance(found, dict) and depth < _DEEPEST else found
         for name, found in message.items()
         if name not in {"base64", "jpegThumbnail", "thumbnail", "scansSidecar", "waveform", "contextInfo"}
     }

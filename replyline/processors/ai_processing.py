@@ -1,6 +1,5 @@
 """ai-processing: get the chatbot's answer to a turn, and hand it on for delivery."""
 
-import asyncio
 import time
 import uuid
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from replyline.errors import RateLimited, Temporary
 from replyline.jobs import AiProcessingJob
 from replyline.processors.live_answer import live_answer
 from replyline.processors.pictures import pictures_of
+from replyline.processors.rendering import rendered
 from replyline.processors.signs_of_life import signs_of_life
 from replyline.providers import Passage, Picture, ProviderAccount, Question, Reply, Say, Utterance
 from replyline.store import knowledge
@@ -29,8 +29,6 @@ from replyline.store.turns import OpenTurn, Turn
 log = structlog.get_logger(__name__)
 
 _COMMIT_FOR_S = 20.0
-_RENDERED_HERE = 2_000
-"""Characters; rendering these takes about a millisecond."""
 # Redis fires delays to the millisecond; what is left below this is the difference of two clocks, not a longer window.
 _CLOSE_ENOUGH_S = 0.005
 
@@ -55,7 +53,7 @@ async def process(job: AiProcessingJob, run: Run, app: App) -> None:
         use = _use(turn.provider, reply, took_s)
         with app.late_usage.unless_recorded(call_fact(run, use, turn, turn.conversation_id)):
             text, note = _cut(reply.text, run, turn, app)
-            texts, quotes = await _rendered(text, turn), await _quoted(turn, app)
+            texts, quotes = await rendered(CHANNELS[turn.channel], text), await _quoted(turn, app)
             await live.flush()
             answer = _answer(run, job, turn, texts, use, quotes, message_id=live.message_id, note=note)
             # It was paid for: asking again would be paid again.
@@ -73,12 +71,6 @@ async def give_up(job: AiProcessingJob, run: Run, app: App) -> Consequence:
         conversation_id=turn.conversation_id,
         turn=TurnGivenUp(turn.after_seq, turn.through_seq, say=turn.fallback_text),
     )
-
-
-async def _rendered(text: str, turn: Turn) -> tuple[str, ...]:
-    """The answer as its channel shows it; a long one is made in a thread, so that nobody else waits for it."""
-    render = CHANNELS[turn.channel].render
-    return render(text) if len(text) <= _RENDERED_HERE else await asyncio.to_thread(render, text)
 
 
 async def _quoted(turn: Turn, app: App) -> uuid.UUID | None:

@@ -111,7 +111,7 @@ def _wait(part: Mapping[str, object]) -> float | None:
         return _number(delay.removesuffix("s"))
     seconds = part.get("retry_after_seconds")
     if isinstance(seconds, int | float):
-        return float(seconds)
+        return _number(seconds)
     headers = part.get("headers")
     if isinstance(headers, dict):
         resets_at_ms = _number(headers.get("X-RateLimit-Reset"))
@@ -133,7 +133,7 @@ def _number(value: object) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 

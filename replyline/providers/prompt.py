@@ -1,5 +1,7 @@
 """A question as a model reads it: one system text, then the conversation."""
 
+import itertools
+
 from replyline.providers.contract import Question, Utterance
 
 _REFERENCE = (
@@ -23,10 +25,8 @@ def conversation(question: Question) -> list[Utterance]:
 
     Chat templates of Gemma, Mistral and others refuse roles that do not alternate.
     """
-    said: list[Utterance] = []
-    for utterance in (*question.history, *(Utterance("user", text) for text in question.asked)):
-        if said and said[-1].role == utterance.role:
-            said[-1] = Utterance(utterance.role, f"{said[-1].text}\n\n{utterance.text}")
-        else:
-            said.append(utterance)
-    return said
+    said = (*question.history, *(Utterance("user", text) for text in question.asked))
+    return [
+        Utterance(role, "\n\n".join(utterance.text for utterance in neighbours))
+        for role, neighbours in itertools.groupby(said, key=lambda utterance: utterance.role)
+    ]

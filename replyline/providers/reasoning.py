@@ -56,12 +56,8 @@ class SpokenStream:
         self._text += piece
         if self._held is not None:
             self._look_for_end_of_held(self._held)
-        while not self._speaking and self._held is None:
-            if self._closing is not None:
-                if not self._skip(self._closing):
-                    return ""
-            elif not self._look_at_beginning():
-                return ""
+        if not self._speaking and self._held is None:
+            self._look_at_beginning()
         return self._speak() if self._speaking else ""
 
     def end(self) -> str:
@@ -81,28 +77,25 @@ class SpokenStream:
         held.append(self._text[:-_LONGEST_TAG])
         self._text = self._text[-_LONGEST_TAG:]
 
-    def _look_at_beginning(self) -> bool:
-        """Whether it is known how the text goes on."""
-        self._text = start = self._text.lstrip()
-        opening = _OPENING.match(start)
-        if opening is not None:
-            self._closing = f"</{opening[1]}>"
-            self._text = start[opening.end() :]
-            return True
-        if not start or any(tag.startswith(start) for tag in _OPENINGS):
-            return False
-        self._speaking = True
-        return True
+    def _look_at_beginning(self) -> None:
+        """Pass over the reasoning that stands here; what is left begins where it is not known yet how the text goes on.
 
-    def _skip(self, closing: str) -> bool:
-        """Whether the reasoning has ended."""
-        at = self._text.find(closing)
-        if at < 0:
-            self._text = self._text[1 - len(closing) :]
-            return False
-        self._text = self._text[at + len(closing) :]
-        self._closing = None
-        return True
+        It is cut once: a text of many short thoughts would else be copied for each.
+        """
+        text, at = self._text, 0
+        while True:
+            if self._closing is not None:
+                end = text.find(self._closing, at)
+                if end < 0:
+                    self._text = text[max(at, len(text) + 1 - len(self._closing)) :]
+                    return
+                at, self._closing = end + len(self._closing), None
+            opening = _OPENING.match(text, at)
+            if opening is None:
+                break
+            at, self._closing = opening.end(), f"</{opening[1]}>"
+        self._text = start = text[at:].lstrip()
+        self._speaking = bool(start) and not any(tag.startswith(start) for tag in _OPENINGS)
 
     def _speak(self) -> str:
         if any(closing in self._text for closing in _CLOSINGS):

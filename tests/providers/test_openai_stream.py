@@ -65,7 +65,7 @@ def test_wherever_it_is_cut_the_text_is_the_same(
         assert failure(*parts_of(body, cuts)).reason == "provider_empty_answer"
         return
     told, reply = read(*parts_of(body, cuts))
-    assert told == "".join(texts).replace("\x00", "")
+    assert told.lstrip() == "".join(texts).replace("\x00", "").lstrip()  # what it begins with is no word yet
     assert (reply.text, reply.model) == (wanted, "gpt-test-2026")
     assert (reply.input_tokens, reply.cached_tokens, reply.output_tokens) == (1200, 1000, 34)
 

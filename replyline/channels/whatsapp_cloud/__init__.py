@@ -78,6 +78,10 @@ class WhatsAppCloud(Channel):
         """In WhatsApp's marks, in messages of at most 4,096 characters (contracts §1.3)."""
         return split_text(whatsapp_text(text) or text, MAX_TEXT_CHARS)
 
+    def unrendered(self, text: str) -> tuple[str, ...]:
+        """As it is, cut into as long messages."""
+        return split_text(text, MAX_TEXT_CHARS)
+
     async def send(self, account: ChannelAccount, message: Outgoing, http: aiohttp.ClientSession) -> Accepted:
         """Send one message; to the person's phone number where this kind cannot go to a user id (contracts §1.6: 131062)."""
         if message.content is None and len(message.text) > MAX_TEXT_CHARS:

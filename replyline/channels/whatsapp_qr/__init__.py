@@ -53,6 +53,10 @@ class WhatsAppQr(Channel):
         """In WhatsApp's marks; one message, unless it is longer than the gateway takes."""
         return split_text(whatsapp_text(text) or text, MAX_TEXT_CHARS)
 
+    def unrendered(self, text: str) -> tuple[str, ...]:
+        """As it is, cut into as long messages."""
+        return split_text(text, MAX_TEXT_CHARS)
+
     async def send(self, account: ChannelAccount, message: Outgoing, http: aiohttp.ClientSession) -> Accepted:
         """Send one text or file; a repeat with the same message id is answered like the first.
 

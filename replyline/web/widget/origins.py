@@ -19,6 +19,7 @@ from replyline.web.problems import Problem
 
 _MAX_AGE_S = "600"
 _MOST_CHARS = 300
+_DOT = re.compile(r"\.")
 _NAME = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63}){0,20}")
 
 
@@ -29,18 +30,21 @@ class Allowed:
         words = listed.lower().split()
         self._all = "*" in words
         self._exact = frozenset(word for word in words if "*" not in word)
-        self._below = tuple(
-            (scheme, f".{host}") for scheme, _, host in (word.partition("://*.") for word in words) if host
+        self._below = frozenset(
+            (scheme, host) for scheme, _, host in (word.partition("://*.") for word in words) if host
         )
 
     def __contains__(self, origin: str) -> bool:
+        if len(origin) > _MOST_CHARS:
+            return False
         origin = origin.lower()
         if self._all or origin in self._exact:
             return True
+        # The names that it is below are looked up, however many are listed: all sites' lists may be one.
         scheme, _, host = origin.partition("://")
         return any(
-            scheme == wanted and host.endswith(end) and _NAME.fullmatch(host.removesuffix(end)) is not None
-            for wanted, end in self._below
+            (scheme, host[dot.end() :]) in self._below and _NAME.fullmatch(host, 0, dot.start()) is not None
+            for dot in _DOT.finditer(host)
         )
 
 
