@@ -87,6 +87,8 @@ class ActiveJob:
     attempts_made: int
     stalled: int
     """How often a worker was lost while it held the job."""
+    retried: bool
+    """Whether it had ended as failed, and one of BullMQ's tools let it run again."""
     deferred_failure: str | None
     """Set when workers were lost under this job more often than allowed; the handler decides what to do."""
 

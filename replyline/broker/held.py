@@ -89,6 +89,8 @@ def _held(queue: str, job_id: str, fields: "Mapping[Reply, Reply]") -> Held:
             starts=_number(fields.get(b"ats")),
             attempts_made=_number(fields.get(b"atm")),
             stalled=_number(fields.get(b"stc")),
+            # A failed attempt sets the reason with the number of attempts, and only BullMQ's scripts for Retry remove it.
+            retried=b"failedReason" not in fields and (b"atm" in fields or b"stacktrace" in fields),
             deferred_failure=None if deferred is None else _text(deferred),
         ),
         options=_bytes(fields.get(b"opts")),

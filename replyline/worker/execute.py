@@ -28,6 +28,7 @@ from replyline.store import customers
 from replyline.store.database import StoreUnavailable
 from replyline.store.job_rows import JobRow
 from replyline.store.moves.adopt import adopt, bury_foreign
+from replyline.store.moves.dead_letters import NotReplayable
 from replyline.store.moves.give_up import GivenUp
 from replyline.store.moves.setbacks import Failure, Setback
 from replyline.store.moves.work import Run
@@ -78,8 +79,8 @@ class Executor(Generic[J]):
             row = None if named is None else await self._app.reads.job(named[0])
             if named is None or row is None or row.queue != self._queue:
                 return await self._live_foreign(active)
-            if row.state == "DEAD":  # Retry of BullMQ's tools: green would say that it was done
-                return Failed(f"given up: replay it with `replyline dead-letters replay {row.id}`")
+            if row.state == "DEAD":
+                return await self._given_up_before(active, row.id, newest=named[1] == row.generation)
             if row.state != "WAITING" or named[1] < row.generation:
                 return Completed()  # finished by another run, or published again since: that run has it
             run = Run(row.id, _started_at(active), self._worker, generation=named[1])
@@ -114,9 +115,25 @@ class Executor(Generic[J]):
         except Exception as error:
             return await self._not_adopted(active, error)
         if adopted.dead:
-            return Failed(f"given up: replay it with `replyline dead-letters replay {adopted.job_id}`")
+            # Its replays have ids of ours, so that only the first run is known to be this job.
+            return await self._given_up_before(active, adopted.job_id, newest=adopted.generation == 0)
         run = Run(adopted.job_id, _started_at(active), self._worker, generation=adopted.generation)
         return await self._execute(active, run, adopted.job)  # type: ignore[arg-type]  # its queue's job type, just checked
+
+    async def _given_up_before(self, active: ActiveJob, row_id: uuid.UUID, *, newest: bool) -> Outcome:
+        """A run of a dead letter: Retry of BullMQ's tools replays it.
+
+        Without Retry, its worker died between Postgres and BullMQ. Nobody has asked then, and green would say that it was done.
+        """
+        if not (active.retried and newest):
+            return Failed(f"given up: replay it with `replyline dead-letters replay {row_id}`")
+        try:
+            dead = await self._app.replay(row_id, customer_id=None)
+        except NotReplayable as error:
+            return Failed(f"not replayed: {error}")
+        again = f"{dead.id}-{dead.generation + 1}"
+        log.info("job.replayed", **self._context(active, None), replayed_as=again)
+        return Completed(msgspec.json.encode({"replayed": again}))
 
     async def _is_left_over(self, active: ActiveJob) -> bool:
         """Whether it was ours, and went from Postgres with its customer."""

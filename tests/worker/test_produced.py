@@ -158,22 +158,27 @@ async def test_a_name_that_leads_nowhere_is_a_dead_letter_that_says_so(
     assert re.match(reason, dead["bullmq:incoming-messages:bad-x"])
 
 
-async def test_retry_of_a_producers_job_that_was_given_up_does_not_turn_green(
+async def test_retry_of_a_producers_job_that_could_not_be_accepted_accepts_it_when_the_cause_is_gone(
     database: Database, database_url: str, valkey_url: str
 ) -> None:
     chatbot = await _bot(database, None)
     async with working(settings_for(valkey_url, database_url)) as app:
+
+        async def failed(starts: bytes) -> bool:
+            state = await app.broker.states("incoming-messages", ["bad-x"])
+            return state == ["failed"] and await app.broker.command(*_STARTS) == starts
+
         await _produce(app, "bad-x")
-        await until(lambda: _dead(database))
-        # Once the name leads somewhere, the job can be adopted; its dead letter is still the one to replay.
+        await until(lambda: failed(b"1"))
+        await retry(valkey_url, "incoming-messages", "bad-x")
+        await until(lambda: failed(b"2"))
+        assert list(await _dead(database)) == ["bullmq:incoming-messages:bad-x"]
+
         async with database.connection() as connection:
             await connection.execute("UPDATE chatbots SET external_reference = 'test-bot-id' WHERE id = $1", chatbot.id)
-
-        async def ended(word: str) -> bool:
-            (found,) = await app.broker.watch.finished("incoming-messages", ["bad-x"])
-            return word in found.failed_reason
-
-        await until(lambda: ended("unknown_channel"))
         await retry(valkey_url, "incoming-messages", "bad-x")
-        await until(lambda: ended("dead-letters replay"))
-        assert await app.broker.states("incoming-messages", ["bad-x"]) == ["failed"]
+        await until(lambda: _received(database, 1))
+        assert not await _dead(database)
+
+
+_STARTS = ("HGET", "bull:incoming-messages:bad-x", "ats")

@@ -33,10 +33,14 @@ class Adopted:
 
 
 _KNOWN = "SELECT id, generation, state, payload::text AS payload FROM jobs WHERE dedupe_key = $1"
+# Only a job that could not be adopted before has no customer.
+_UNBURY = "DELETE FROM jobs WHERE dedupe_key = $1 AND state = 'DEAD' AND customer_id IS NULL RETURNING id"
 
 
 async def adopt(connection: Connection, bullmq_id: str, produced: Produced) -> Adopted:
     """Give the foreign job `bullmq_id` a row, or find the one it has; the caller's transaction commits it.
+
+    One that was buried before, and now can be adopted, is a dead letter no more.
 
     Raises:
         Permanent: see `address_produced`; or Postgres cannot keep it, because it has a NUL in it.
@@ -55,6 +59,8 @@ async def _adopt(connection: Connection, bullmq_id: str, produced: Produced) -> 
     row = Enqueue(full, accepted.priority, full.trace_id or new_id(), dedupe_key=key, lane_key=lane_key(full))
     # Not to be published: BullMQ already has it, under its own id.
     if row.id in await insert_jobs(connection, [row], Outbox()):
+        return Adopted(row.id, 0, full)
+    if await connection.fetchval(_UNBURY, key) and row.id in await insert_jobs(connection, [row], Outbox()):
         return Adopted(row.id, 0, full)
     known = await connection.fetchrow(_KNOWN, key)
     if known is None:
