@@ -86,8 +86,12 @@ class UnreadItem:
 
 @dataclass(frozen=True, slots=True)
 class SessionReport:
-    """What a gateway says of the session behind a channel; `down` is why nothing can be sent, None where it can."""
+    """What a gateway says of the session behind a channel; `down` is why nothing can be sent, None where it can.
 
+    `event_id` is the gateway's own, the same whenever it says the same event again.
+    """
+
+    event_id: str
     state: str
     raw: bytes
     down: str | None

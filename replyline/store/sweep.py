@@ -70,6 +70,8 @@ DELETE FROM parked_statuses WHERE (channel_id, external_id, status) IN (
 """
 _PURGE_AMENDMENTS = "DELETE FROM parked_amendments WHERE parked_at < now() - make_interval(secs => $1)"
 _PURGE_NOTICES = "DELETE FROM channel_notices WHERE noticed_at < now() - make_interval(secs => $1)"
+# Longer than a signature of the gateway's is good for (25 hours).
+_PURGE_SESSION_EVENTS = "DELETE FROM session_events WHERE taken_at < now() - interval '26 hours'"
 _PURGE_UNREAD = """
 DELETE FROM unread_callbacks WHERE id IN (
     SELECT id FROM unread_callbacks WHERE received_at < now() - make_interval(secs => $1) LIMIT $2
@@ -154,4 +156,5 @@ async def purge_callbacks(connection: Connection, *, parked_s: float, unread_s: 
     # Meta repeats a callback for 7 days: so long a change may wait for its message, and a notice be recognised.
     for statement in (_PURGE_AMENDMENTS, _PURGE_NOTICES):
         gone += int((await connection.execute(statement, _REPEATED_FOR_S)).rsplit(" ", 1)[-1])
+    gone += int((await connection.execute(_PURGE_SESSION_EVENTS)).rsplit(" ", 1)[-1])
     return gone

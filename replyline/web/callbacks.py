@@ -17,7 +17,6 @@ from replyline.channels import (
     ChannelAccount,
     ForgedCallback,
     InboundMessage,
-    SessionReport,
     UnreadableCallback,
     UnreadItem,
 )
@@ -30,12 +29,13 @@ from replyline.statuses import StatusUpdate
 from replyline.store import unread
 from replyline.store.database import StoreUnavailable
 from replyline.store.moves.accept import Accept, Accepted, dedupe_key
-from replyline.store.moves.health import DEGRADED, note_confirmed, note_session
+from replyline.store.moves.health import DEGRADED, note_confirmed
 from replyline.store.moves.statuses import ReportedStatus
 from replyline.web.auth import Here
 from replyline.web.guards import OpenRoute, takes
 from replyline.web.notices import keep_notices
 from replyline.web.problems import Problem, not_found
+from replyline.web.session_events import note_session_event
 
 log = structlog.get_logger(__name__)
 
@@ -168,16 +168,15 @@ async def _keep(app: App, account: ChannelAccount, callback: Callback, *, only_i
     unread_items = [item for item in callback.unread if item.own or not only_its_own] + bad
     accepted = await _accept(app, account, good)
     statuses = await _apply(app, account, callback.statuses)
-    if callback.session is not None:
-        await _note_session(app, account, callback.session)
+    session_is_new = callback.session is not None and await note_session_event(app, account, callback.session)
     notices = await keep_notices(app, account, callback)
     if unread_items:
         await _keep_unread(app, account, unread_items)
     return {
         "accepted": sum(not one.duplicate for one in accepted),
-        "duplicates": sum(one.duplicate for one in accepted),
+        "duplicates": sum(one.duplicate for one in accepted) + int(callback.session is not None and not session_is_new),
         "statuses": statuses,
-        "sessions": int(callback.session is not None),
+        "sessions": int(session_is_new),
         "notices": notices,
         "unread": len(unread_items),
         "ignored": 0 if only_its_own else callback.ignored,
@@ -222,18 +221,6 @@ async def _note_confirmed(app: App, account: ChannelAccount) -> None:
     async with app.database.connection() as connection:
         await note_confirmed(connection, account.id, customer_id=account.customer_id)
     if account.health_reason == DEGRADED:
-        await app.channel_healed(account)
-
-
-async def _note_session(app: App, account: ChannelAccount, report: SessionReport) -> None:
-    """What the gateway says of its session is shown, and decides whether anything can be sent."""
-    raw = report.raw if b"\\u0000" not in report.raw else b"{}"
-    async with app.database.connection() as connection:
-        await note_session(connection, account.id, customer_id=account.customer_id, session=raw)
-    if report.down is not None:
-        detail = report.detail or f"the session is {report.state}"
-        await app.channel_down(account, report.down, detail)
-    elif report.state == "open":
         await app.channel_healed(account)
 
 

@@ -61,6 +61,46 @@ async def test_one_network_of_ipv6_is_one_address(serve: Serve, scene: Scene) ->
         assert (await Page(door, scene.channel.external_id, address="2001:db8:0:1::1").begin()).status == 201
 
 
+async def test_networks_that_may_be_one_persons_make_a_few_addresses_worth_of_visitors(
+    serve: Serve, scene: Scene
+) -> None:
+    """Failed before: each of the 65,536 networks of 64 bits in a /48 was an address of its own."""
+    async with serve(trusted_proxies="127.0.0.0/8", widget_visitors_per_address="1/3600") as door:
+
+        async def begin(addresses: list[str]) -> list[int]:
+            return [(await Page(door, scene.channel.external_id, address=one).begin()).status for one in addresses]
+
+        assert await begin([f"2001:db8:1:{number:x}::1" for number in range(4)]) == [201, 201, 429, 429], "one /56"
+        assert await begin([f"2001:db8:1:{number:x}00::1" for number in range(1, 5)]) == [201, 201, 429, 429], "its /48"
+        assert await begin(["2001:db8:2::1", *(f"203.0.113.{number}" for number in range(6))]) == [201] * 7
+
+
+async def test_a_flood_out_of_one_network_locks_no_newcomer_out(serve: Serve, scene: Scene) -> None:
+    """Failed before: 25 visitors of one free /48 used up the site's limit, and everybody else was refused."""
+    settings = {"widget_visitors_per_site": "20/3600", "widget_visitors_per_address": "10/3600"}
+    async with serve(trusted_proxies="127.0.0.0/8", **settings) as door:
+        flood = [
+            (await Page(door, scene.channel.external_id, address=f"2001:db8:1:{number:x}00::1").begin()).status
+            for number in range(25)
+        ]
+        assert flood == [201] * 13 + [429] * 12, "3 as newcomers, and the site's half for everybody"
+        for honest in ("2001:db8:2::1", "203.0.113.7", "2a01:4f8::1", "198.51.100.7"):
+            assert (await Page(door, scene.channel.external_id, address=honest).begin()).status == 201
+        # The rest of the newcomers' half.
+        for number in range(3):
+            assert (await Page(door, scene.channel.external_id, address=f"192.0.2.{number}").begin()).status == 201
+        full = await Page(door, scene.channel.external_id, address="192.0.2.99").begin()
+        assert full.problem == (429, "rate_limited"), "20 in all"
+
+
+async def test_visitors_of_one_ipv4_address_have_the_whole_limit_of_their_address(serve: Serve, scene: Scene) -> None:
+    async with serve(trusted_proxies="127.0.0.0/8", widget_visitors_per_address="8/3600") as door:
+        statuses = [
+            (await Page(door, scene.channel.external_id, address="203.0.113.7").begin()).status for _ in range(9)
+        ]
+        assert statuses == [201] * 8 + [429]
+
+
 async def test_a_known_visitor_is_not_counted_as_new(serve: Serve, scene: Scene) -> None:
     async with serve(trusted_proxies="127.0.0.0/8", widget_visitors_per_address="1/3600") as door:
         page = Page(door, scene.channel.external_id, address="203.0.113.7")

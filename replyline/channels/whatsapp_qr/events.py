@@ -193,6 +193,7 @@ def _session_in(event: _Event) -> Callback:
         return _unread("a session cannot be read", event)
     detail = session.last_error.message if session.last_error is not None else None
     report = SessionReport(
+        event_id=text(event.id, _MAX_NAME_CHARS),
         state=text(session.state, 60),
         raw=bytes(event.data),
         # Between two connections there is nothing to be done: jobs are put off by the gateway itself.

@@ -148,6 +148,9 @@ _CONFIRMED = """
 UPDATE channels SET confirmed_at = now()
 WHERE id = $1 AND customer_id = $2 AND (confirmed_at IS NULL OR confirmed_at < now() - interval '2 seconds')
 """
+_TAKE_EVENT = """
+INSERT INTO session_events (channel_id, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING event_id
+"""
 _STATE = "UPDATE channels SET session = $3::jsonb, updated_at = now() WHERE id = $1 AND customer_id = $2"
 
 
@@ -253,6 +256,11 @@ async def count_unhealthy(db: Database) -> list[tuple[str, str, int, int]]:
 async def note_confirmed(connection: Connection, channel_id: uuid.UUID, *, customer_id: uuid.UUID) -> None:
     """WhatsApp has confirmed a message of the channel just now."""
     await connection.execute(_CONFIRMED, channel_id, customer_id)
+
+
+async def take_session_event(connection: Connection, channel_id: uuid.UUID, event_id: str) -> bool:
+    """Remember an event of the channel's session; False where it was taken before."""
+    return await connection.fetchval(_TAKE_EVENT, channel_id, event_id) is not None
 
 
 async def note_session(

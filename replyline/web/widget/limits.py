@@ -9,13 +9,13 @@ from fastapi import Request
 
 from replyline import metrics
 from replyline.app import App
-from replyline.broker import BrokerUnavailable, Bucket, CommandRefused
+from replyline.broker import BrokerUnavailable, Bucket, CommandRefused, Refused
 from replyline.settings import CountLimit
 from replyline.store import usage
 from replyline.store.channels import Channel
 from replyline.store.recently import Recently
 from replyline.store.visitors import Visitor
-from replyline.web.networks import address_of
+from replyline.web.networks import Address, address_of, owner_network, wider_networks
 from replyline.web.problems import Problem
 
 _BURST_A_VISITOR = 5
@@ -24,6 +24,8 @@ _TICKETS = CountLimit(30, 60.0)
 _UPLOADS = CountLimit(10, 60.0)
 _UPLOADS_A_DAY = CountLimit(100, 86_400.0)
 _UPLOADS_OF_ADDRESS = CountLimit(300, 86_400.0)
+_LARGEST_BURST = 1_000_000  # of a bucket
+_NEWCOMERS = CountLimit(3, 3600.0)
 _SIGNS = CountLimit(60, 60.0)
 _READS = CountLimit(120, 60.0)
 _CAP_LOOKED_AT_S = 15.0
@@ -46,13 +48,20 @@ class WidgetLimits:
             Problem: 429, too many from their address or for this site.
         """
         settings = self._app.settings
-        await self._take(
-            site.id,
-            [
-                *self._of_address(request, "visitors", settings.widget_visitors_per_address),
-                *_bucket("visitors", settings.widget_visitors_per_site),
-            ],
-        )
+        of_address = self._of_address(request, "visitors", settings.widget_visitors_per_address)
+        limit = settings.widget_visitors_per_site
+        if limit is None or limit.count == 1:
+            await self._take(site.id, [*of_address, *_bucket("visitors", limit)])
+            return
+        reserve = limit.count // 2
+        newcomer = [
+            *of_address,
+            *self._of_newcomer(request),
+            *_bucket("newcomers", CountLimit(reserve, limit.seconds)),
+        ]
+        if await self._refused(site.id, newcomer) is not None:
+            common = CountLimit(limit.count - reserve, limit.seconds)
+            await self._take(site.id, [*of_address, *_bucket("visitors", common)])
 
     async def refresh(self, visitor: Visitor) -> None:
         """A known visitor begins another session. Raises Problem: 429."""
@@ -128,19 +137,40 @@ class WidgetLimits:
 
     def _of_address(self, request: Request, what: str, limit: CountLimit | None) -> Sequence[Bucket]:
         """None for this machine itself: that is a proxy which `trusted_proxies` does not name, or somebody trying it out."""
-        address = address_of(request, self._app.settings.trusted_networks)
-        if address is None or address.is_loopback:
+        address = self._address(request)
+        if address is None or limit is None:
             return ()
-        return _bucket(f"{what}:{address}", limit)
+        # One may have any number of addresses out of one network of IPv6.
+        wider = [
+            bucket
+            for network, worth in wider_networks(address)
+            for bucket in _bucket(
+                f"{what}:{network}", CountLimit(min(limit.count * worth, _LARGEST_BURST), limit.seconds)
+            )
+        ]
+        return [*_bucket(f"{what}:{address}", limit), *wider]
+
+    def _of_newcomer(self, request: Request) -> Sequence[Bucket]:
+        """Half of a site's limit is for networks of which few have come: no flood out of one network can use that up."""
+        address = self._address(request)
+        return () if address is None else _bucket(f"newcomers:{owner_network(address)}", _NEWCOMERS)
+
+    def _address(self, request: Request) -> Address | None:
+        address = address_of(request, self._app.settings.trusted_networks)
+        return None if address is None or address.is_loopback else address
 
     async def _take(self, site_id: uuid.UUID, buckets: Sequence[Bucket]) -> None:
-        try:
-            async with asyncio.timeout(_ANSWERS_WITHIN_S):
-                refused = await self._app.broker.throttle.take(str(site_id), buckets) if buckets else None
-        except (BrokerUnavailable, CommandRefused, TimeoutError):
-            return
+        refused = await self._refused(site_id, buckets)
         if refused is not None:
             raise _too_often("rate_limited", "too often: try again later", refused.after_s)
+
+    async def _refused(self, site_id: uuid.UUID, buckets: Sequence[Bucket]) -> Refused | None:
+        """What refuses it; None where a token of each was taken, and where Redis is away."""
+        try:
+            async with asyncio.timeout(_ANSWERS_WITHIN_S):
+                return await self._app.broker.throttle.take(str(site_id), buckets) if buckets else None
+        except (BrokerUnavailable, CommandRefused, TimeoutError):
+            return None
 
 
 def _bucket(name: str, limit: CountLimit | None) -> Sequence[Bucket]:
