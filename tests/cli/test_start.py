@@ -2,82 +2,25 @@
 
 import asyncio
 import json
-import os
 import signal
 import stat
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from tests.cli.starting import Start, starting
 from tests.waiting import until
 
 
-class _Start:
-    """One run of the command in a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "REPLYLINE_PORT": "0", "REPLYLINE_DATA": str(self.folder / "data"), "COLUMNS": "80"}
-
-    async def start(self) -> dict[str, object]:
-        log = (self.folder / "log").open("ab")
-        self.process = subprocess.Popen(  # noqa: ASYNC220  its pipes are files
-            [sys.executable, "-m", "replyline", "start", "--demo"],
-            env=self.environment(),
-            cwd=self.folder,
-            stdout=log,
-            stderr=log,
-        )
-        log.close()
-        await until(self.ready, timeout_s=60, what="ready.json")
-        return self.ready()
-
-    def ready(self) -> dict[str, object]:
-        assert self.process is not None
-        assert self.process.poll() is None, (self.folder / "log").read_text()
-        file = self.folder / "data" / "ready.json"
-        found: dict[str, object] = json.loads(file.read_text()) if file.exists() else {}
-        return found
-
-    async def run(self, *arguments: str) -> tuple[int, str]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "replyline",
-            *arguments,
-            env=self.environment(),
-            cwd=self.folder,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await asyncio.wait_for(process.communicate(), 60)
-        assert process.returncode is not None
-        return process.returncode, output.decode()
-
-    async def stop(self, number: signal.Signals) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        return await asyncio.to_thread(self.process.wait, 60)
-
-
 @pytest.fixture
-async def started(tmp_path: Path) -> AsyncIterator[_Start]:
-    for parent in (tmp_path, *list(tmp_path.parents)[:2]):
-        parent.chmod(0o711)
-    start = _Start(tmp_path)
-    yield start
-    if start.process is not None and start.process.poll() is None:
-        await start.stop(signal.SIGKILL)
+async def started(tmp_path: Path) -> AsyncIterator[Start]:
+    async with starting(tmp_path) as start:
+        yield start
 
 
-async def test_the_demo_answers_on_all_channels_and_is_the_same_after_a_restart(started: _Start) -> None:
+async def test_the_demo_answers_on_all_channels_and_is_the_same_after_a_restart(started: Start) -> None:
     ready = await started.start()
     assert stat.S_IMODE((started.folder / "data" / "ready.json").stat().st_mode) == 0o600
     assert {"pid", "api", "redis_url", "database_url", "admin_key", "standins", "demo"} == set(ready) - {"gateway"}
@@ -129,7 +72,7 @@ def _telephone(folder: Path) -> str:
     return str(json.loads((folder / "data" / "demo.json").read_text())["telephone_channel"])
 
 
-async def test_a_telephone_is_paired_by_the_picture_in_the_terminal(started: _Start) -> None:
+async def test_a_telephone_is_paired_by_the_picture_in_the_terminal(started: Start) -> None:
     ready = await started.start()
     demo, standins = ready["demo"], ready["standins"]
     assert isinstance(demo, dict)
@@ -159,7 +102,7 @@ async def test_a_telephone_is_paired_by_the_picture_in_the_terminal(started: _St
     assert "paired with 4915112345678" in output
 
 
-async def test_everything_goes_with_a_start_that_is_killed(started: _Start) -> None:
+async def test_everything_goes_with_a_start_that_is_killed(started: Start) -> None:
     ready = await started.start()
     assert await started.stop(signal.SIGKILL) == -signal.SIGKILL
     mark = str(started.folder)
