@@ -107,7 +107,7 @@ class Executor(Generic[J]):
             except (msgspec.DecodeError, msgspec.ValidationError) as error:
                 raise Permanent(f"the payload cannot be read: {error}", reason="unreadable_payload") from error
             async with self._app.database.transaction() as connection:
-                adopted = await adopt(connection, active.id, produced)
+                adopted = await adopt(connection, _lasting_id(active), produced)
         except StoreUnavailable:
             raise
         except Permanent as error:
@@ -218,7 +218,7 @@ class Executor(Generic[J]):
             await bury_foreign(
                 connection,
                 queue=self._queue,
-                bullmq_id=active.id,
+                bullmq_id=_lasting_id(active),
                 name=active.name,
                 data=active.data,
                 reason=error.reason,
@@ -286,6 +286,14 @@ def _named(bullmq_id: str) -> tuple[uuid.UUID, int] | None:
     """The row and generation that a BullMQ id of our form names, `<row>-<generation>`; None where it is not of that form."""
     found = _OURS.fullmatch(bullmq_id)
     return None if found is None else (uuid.UUID(found[1]), int(found[2]))
+
+
+def _lasting_id(active: ActiveJob) -> str:
+    """What tells a foreign job from all others.
+
+    BullMQ numbers those that were given no id, and begins with 1 again where Redis was emptied: a number counts with its time.
+    """
+    return f"{active.id}@{active.timestamp_ms}" if active.id.isdecimal() else active.id
 
 
 def _returned(job: Job) -> bytes:
