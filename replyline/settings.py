@@ -127,6 +127,11 @@ class Settings(WidgetSettings, HttpSettings, ChannelSettings, ExternalSettings, 
         """Where `start` says what is up."""
         return self.data / "ready.json"
 
+    @property
+    def kill_request_file(self) -> Path:
+        """What the demo's page leaves for `start` to kill a worker process; `start` removes it when it has done so."""
+        return self.data / "kill-a-worker"
+
 
 def _decode_fields(row: object) -> object:
     """Tuples arrive from the environment as JSON text inside a nested field."""

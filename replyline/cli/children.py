@@ -84,6 +84,18 @@ class Children:
             if child.process.poll() is not None:
                 raise CommandFailed(f"{child.name} ended with code {child.process.returncode}", Exit.UNAVAILABLE)
 
+    def kill_a_worker_if_asked(self) -> None:
+        """SIGKILL one worker where the demo's page asked for it; `revive` starts another."""
+        if not self._demo or not self._settings.kill_request_file.exists():
+            return
+        workers = [
+            child for child in self._children if child.name.startswith("worker-") and child.process.poll() is None
+        ]
+        if workers:  # else the request waits for one that runs
+            log.warning("start.worker_killed_on_request", child=workers[0].name, pid=workers[0].process.pid)
+            workers[0].process.kill()
+            self._settings.kill_request_file.unlink(missing_ok=True)
+
     async def revive(self) -> None:
         """Start again what ended; one that ends again and again waits longer each time, up to 15 s."""
         now = time.monotonic()

@@ -70,7 +70,8 @@ class _Start:
     async def run(self) -> None:
         stop_on_signals(self._stop)
         with DataFolder(self._settings.data):
-            self._settings.ready_file.unlink(missing_ok=True)  # of a run that was killed
+            for left in (self._settings.ready_file, self._settings.kill_request_file):  # of a run that was killed
+                left.unlink(missing_ok=True)
             try:
                 await self._run_servers()
             except Stopped:
@@ -151,6 +152,7 @@ class _Start:
             "pid": os.getpid(),
             "api": api,
             "redis_url": settings.redis_url,
+            "embedded_redis": self._valkey is not None,
             "database_url": settings.database_url,
             "admin_key": settings.admin_key,
         }
@@ -189,6 +191,7 @@ class _Start:
                 if server is not None and server.pid is None:
                     log.error("start.server_ended", server=server.name, log=str(server.log))
                     await server.restart()
+            children.kill_a_worker_if_asked()
             await children.revive()
             with contextlib.suppress(TimeoutError):  # the usual case: nobody asked for the stop
                 await asyncio.wait_for(self._stop.wait(), timeout=0.5)

@@ -23,7 +23,8 @@ async def started(tmp_path: Path) -> AsyncIterator[Start]:
 async def test_the_demo_answers_on_all_channels_and_is_the_same_after_a_restart(started: Start) -> None:
     ready = await started.start()
     assert stat.S_IMODE((started.folder / "data" / "ready.json").stat().st_mode) == 0o600
-    assert {"pid", "api", "redis_url", "database_url", "admin_key", "standins", "demo"} == set(ready) - {"gateway"}
+    names = {"pid", "api", "redis_url", "embedded_redis", "database_url", "admin_key", "standins", "demo"}
+    assert names == set(ready) - {"gateway"}
     assert stat.S_IMODE((started.folder / "data" / "admin.key").stat().st_mode) == 0o600
     operator = {"Authorization": f"Bearer {ready['admin_key']}"}
     async with (
@@ -57,6 +58,7 @@ async def test_the_demo_answers_on_all_channels_and_is_the_same_after_a_restart(
                 assert (response.status, response.content_type) == (200, kind)
     code, output = await started.run("redis-cli", "HGET", "bull:incoming-messages:meta", "opts.maxLenEvents")
     assert (code, output.strip()) == (0, "10000")
+    await _break(started, str(ready["api"]))
 
     assert await started.stop(signal.SIGTERM) == 0
     assert not (started.folder / "data" / "ready.json").exists()
@@ -66,6 +68,20 @@ async def test_the_demo_answers_on_all_channels_and_is_the_same_after_a_restart(
     assert (again["demo"], again["admin_key"]) == (ready["demo"], ready["admin_key"])
     code, output = await started.run("trace", followed["message_id"])
     assert code == 0, output
+
+
+async def _break(started: _Start, api: str) -> None:
+    """A worker killed and Redis emptied from the demo's page: what is written next is answered."""
+    worker = started.folder / "data" / "processes" / "worker-0.pid"
+    before = worker.read_text()
+    async with aiohttp.ClientSession(api, headers={"Origin": api}) as http:
+        for path in ("/demo/worker/kill", "/demo/redis/wipe"):
+            async with http.post(path) as response:
+                assert response.status == 204, await response.text()
+    code, output = await started.run("send", "--channel", "WHATSAPP_CLOUD", "--json", "--timeout", "50", "Open?")
+    assert code == 0, output
+    assert json.loads(output)["delivered"] is True
+    assert worker.read_text() != before, "another process works"
 
 
 def _telephone(folder: Path) -> str:

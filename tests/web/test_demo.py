@@ -1,12 +1,15 @@
 """The demo's routes: only where the demo runs, only for its own page on this machine; what is written goes the real way."""
 
 import json
+import uuid
 from collections.abc import MutableMapping
 from pathlib import Path
 
 import pytest
 
 from replyline.standins import Standins
+from replyline.store.database import Database
+from tests.store.scene import make_scene
 from tests.waiting import until
 from tests.web.conftest import Answer, Door, Serve
 
@@ -72,6 +75,73 @@ async def test_a_break_is_seen_in_the_timeline(door: Door) -> None:
         return [error["stack"] for job in sends for error in job["errors"]]
 
     assert await until(errors, what="the send with its errors") == ["", ""]
+
+
+async def test_what_was_given_up_is_replayed_and_arrives(door: Door) -> None:
+    assert (await _post(door, "/demo/faults", {"kind": "cloud_refuses"})).status == 204
+    written = await _post(door, "/demo/phones/cloud/messages", {"person": PERSON, "text": "When are you open?"})
+
+    async def send(state: str) -> str | None:
+        timeline = (await _live(door, f"&message={written.json['messageId']}"))["timeline"]
+        assert isinstance(timeline, dict)
+        sends = [job for job in timeline["jobs"] if job["queue"] == "whatsapp-cloud-send" and job["state"] == state]
+        return str(sends[0]["id"]) if sends else None
+
+    dead = await until(lambda: send("DEAD"), what="the dead letter")
+    assert (await _post(door, f"/demo/dead-letters/{dead}/replay", None)).status == 204
+    assert await until(lambda: send("DONE"), what="the replayed send") == dead
+    screen = (await _live(door))["phones"]
+    assert isinstance(screen, dict)
+    assert ANSWER in screen["cloud"]["messages"][-1]["text"]
+    again = await _post(door, f"/demo/dead-letters/{dead}/replay", None)
+    assert again.problem == (409, "not_replayable")
+
+
+async def test_another_customers_dead_letter_is_not_replayed(door: Door, database: Database) -> None:
+    other = await make_scene(database, "WHATSAPP_CLOUD")
+    await other.say("Are you open?", "From 7 am.")
+    await other.route()
+    dead = await other.fail_send()
+    assert (await _post(door, f"/demo/dead-letters/{dead}/replay", None)).problem == (409, "not_replayable")
+    assert await other.value("SELECT state FROM jobs WHERE id = $1", dead) == "DEAD"
+
+
+async def test_redis_is_wiped_where_it_is_the_demos_own_and_what_was_under_way_arrives(
+    door: Door, tmp_path: Path
+) -> None:
+    _own_redis(door, tmp_path)
+    assert (await _post(door, "/demo/faults", {"kind": "ai_slow"})).status == 204
+    written = await _post(door, "/demo/phones/cloud/messages", {"person": PERSON, "text": "When are you open?"})
+    assert int(str(await door.app.broker.command("DBSIZE"))) > 0
+    assert (await _post(door, "/demo/redis/wipe", None)).status == 204
+
+    async def answered() -> bool:
+        timeline = (await _live(door, f"&message={written.json['messageId']}"))["timeline"]
+        assert isinstance(timeline, dict)
+        return any(job["queue"] == "whatsapp-cloud-send" and job["state"] == "DONE" for job in timeline["jobs"])
+
+    await until(answered, timeout_s=60, what="the answer after the wipe")
+    screen = (await _live(door))["phones"]
+    assert isinstance(screen, dict)
+    assert [ANSWER in message["text"] for message in screen["cloud"]["messages"]] == [False, True], "answered once"
+
+
+@pytest.mark.parametrize("path", ["/demo/redis/wipe", "/demo/worker/kill"])
+async def test_a_redis_that_the_environment_names_is_not_touched(door: Door, tmp_path: Path, path: str) -> None:
+    await door.app.broker.command("SET", "somebody", "else")
+    refused = await _post(door, path, None)
+    assert refused.problem == (409, "not_embedded")
+    assert "REDIS_URL" in str(refused.json["detail"])
+    _own_redis(door, tmp_path, redis_url="redis://127.0.0.1:1/0")
+    assert (await _post(door, path, None)).problem == (409, "not_embedded")
+    assert await door.app.broker.command("GET", "somebody") == b"else"
+    assert not door.app.settings.kill_request_file.exists()
+
+
+def _own_redis(door: Door, data: Path, **changes: str) -> None:
+    file = data / "ready.json"
+    mine = {"embedded_redis": True, "redis_url": door.app.settings.redis_url, **changes}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **mine}))
 
 
 @pytest.mark.parametrize("kind", ["ai_slow", "ai_fails_once", "qr_down", "none"])
@@ -174,7 +244,13 @@ async def test_another_machine_that_names_this_one_sees_nothing(door: Door) -> N
 async def test_a_page_of_another_site_can_do_nothing(door: Door) -> None:
     body = {"person": PERSON, "text": "hi"}
     for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}):
-        for path in ("/demo/phones/cloud/messages", "/demo/faults"):
+        for path in (
+            "/demo/phones/cloud/messages",
+            "/demo/faults",
+            "/demo/redis/wipe",
+            "/demo/worker/kill",
+            f"/demo/dead-letters/{uuid.uuid4()}/replay",
+        ):
             assert (await _post(door, path, body, **headers)).problem == (403, "origin_not_allowed")
     without = await door.call("POST", "/demo/phones/cloud/messages", json=body)
     assert without.problem == (403, "origin_not_allowed")

@@ -11,7 +11,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import StringConstraints
 
 from replyline.store import timeline
+from replyline.store.moves.dead_letters import NotReplayable
 from replyline.web.auth import Here
+from replyline.web.demo.own_servers import kill_worker, wipe_redis
 from replyline.web.demo.phones import PHONES, Demo, FaultName, PhoneName, Phones
 from replyline.web.guards import OpenRoute
 from replyline.web.messages import TimelineOut
@@ -180,6 +182,27 @@ async def write(name: PhoneName, body: WriteIn, demo: Running, app: Here) -> Wri
 async def break_something(body: FaultIn, demo: Running, app: Here) -> None:
     """Let something outside fail."""
     await Phones(app, demo).fail(body.kind)
+
+
+@router.post("/demo/worker/kill", status_code=204)
+async def kill_a_worker(demo: Running, app: Here) -> None:
+    """End a worker process as the kernel would when memory runs out."""
+    await kill_worker(app, demo)
+
+
+@router.post("/demo/redis/wipe", status_code=204)
+async def wipe(demo: Running, app: Here) -> None:
+    """Empty Redis, as if its disk were lost."""
+    await wipe_redis(app, demo)
+
+
+@router.post("/demo/dead-letters/{job_id}/replay", status_code=204)
+async def replay(job_id: uuid.UUID, demo: Running, app: Here) -> None:
+    """Run a job again that was given up."""
+    try:
+        await app.replay(job_id, customer_id=demo.customer_id)
+    except NotReplayable as error:
+        raise Problem(409, "not_replayable", str(error)) from error
 
 
 @router.get("/demo/{name}", response_class=Response)

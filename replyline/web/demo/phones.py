@@ -18,7 +18,7 @@ from replyline.web.problems import Problem
 
 PhoneName = Literal["cloud", "qr"]
 PHONES: tuple[PhoneName, ...] = ("cloud", "qr")
-FaultName = Literal["cloud_fails_twice", "ai_fails_once", "ai_slow", "qr_down", "none"]
+FaultName = Literal["cloud_fails_twice", "cloud_refuses", "ai_fails_once", "ai_slow", "qr_down", "none"]
 
 _MOST_SHOWN = 100
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
@@ -30,6 +30,11 @@ _FAULTS: Mapping[str, tuple[str, dict[str, object]]] = {
     "cloud_fails_twice": (
         "whatsapp_cloud",
         {"kind": "error", "code": 131016, "status": 400, "times": 2, "match": {"contains": '"recipient_type"'}},
+    ),
+    # No try can help: the send is given up at once, and its dead letter can be replayed.
+    "cloud_refuses": (
+        "whatsapp_cloud",
+        {"kind": "error", "code": 131026, "status": 400, "times": 1, "match": {"contains": '"recipient_type"'}},
     ),
     "ai_fails_once": ("openai", {"kind": "error", "status": 500, "times": 1}),
     "ai_slow": ("openai", {"kind": "slow", "seconds": 6, "times": 1}),
@@ -68,6 +73,8 @@ class _Ready(msgspec.Struct):
     database_url: str
     standins: dict[str, str]
     demo: _Customer
+    redis_url: str = ""
+    embedded_redis: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,8 @@ class Demo:
     session: str
     channels: Mapping[str, uuid.UUID]
     standins: Mapping[str, str]
+    own_redis: bool
+    """Whether our Redis is the one that `start` brought: nobody else's data is in it."""
 
     @classmethod
     def read(cls, settings: Settings) -> "Demo | None":
@@ -99,6 +108,7 @@ class Demo:
             session=kinds.WHATSAPP_QR.session,
             channels={"cloud": kinds.WHATSAPP_CLOUD.channel_id, "qr": kinds.WHATSAPP_QR.channel_id},
             standins=ready.standins,
+            own_redis=ready.embedded_redis and ready.redis_url == settings.external_redis_url,
         )
 
 

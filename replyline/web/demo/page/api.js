@@ -17,6 +17,10 @@ export const write = (phone, person, text) => call('POST', `/demo/phones/${phone
 
 export const breakSomething = (kind) => call('POST', '/demo/faults', { kind });
 
+export const killWorker = () => call('POST', '/demo/worker/kill');
+export const wipeRedis = () => call('POST', '/demo/redis/wipe');
+export const replay = (job) => call('POST', `/demo/dead-letters/${job}/replay`);
+
 export function live(person, message) {
   const query = new URLSearchParams({ person, ...(message && { message }) });
   return call('GET', `/demo/live?${query}`);

@@ -17,8 +17,8 @@ async function start() {
   const given = await setup();
   const person = api.personOfThisBrowser();
   const tabs = createTabs();
-  const milestones = createMilestones({ onDelivered: (view) => faults.passed(outcomeOfFaults(view)) });
-  const timeline = createTimeline({ milestone: milestones.tell });
+  const milestones = createMilestones({ onEnd: (view) => faults.passed(outcomeOfFaults(view)) });
+  const timeline = createTimeline({ milestone: milestones.tell, changed: () => askNow() });
   let followed = remembered();
   let followedSince = Date.now();
   let answers = {};
@@ -92,7 +92,10 @@ async function start() {
       if (!state.timeline && Date.now() - followedSince > FORGOTTEN_MS) follow(null);
       else timeline.update(state.timeline);
     },
-    onAway: (isAway) => setText(byId('banner'), isAway ? 'Replyline does not answer right now. What was taken is kept; this page goes on when it is back.' : ''),
+    onAway(isAway) {
+      setText(byId('banner'), isAway ? 'Replyline does not answer, so nothing is counted. What was taken is kept; this page goes on when it is back.' : '');
+      timeline.setAway(isAway);
+    },
   });
 
   if (followed) follow(followed);
@@ -103,7 +106,6 @@ async function start() {
   });
   document.addEventListener('replyline:message', () => tabs.mark('widget'));
   byId('widget').append(h('replyline-chat', { 'site-key': given.siteKey, inline: true }));
-  copies('copy-trace', 'trace');
   copies('copy-command', 'command');
 }
 

@@ -1,5 +1,5 @@
 /** Breaking something, on purpose: what each button does, what will be seen, and a message that shows it. */
-import { breakSomething } from './api.js';
+import { breakSomething, killWorker, wipeRedis } from './api.js';
 import { byId, h } from './dom.js';
 
 const FAULTS = [
@@ -7,6 +7,12 @@ const FAULTS = [
     kind: 'cloud_fails_twice',
     title: 'Cloud fails twice',
     text: 'Meta refuses the next send twice: watch it being tried again after about 1 s and 2 s. The reply comes once.',
+    phone: 'cloud',
+  },
+  {
+    kind: 'cloud_refuses',
+    title: 'Cloud refuses',
+    text: 'Meta refuses the next send for good: no try can help, so the reply becomes a dead letter. “Replay” in the timeline sends it after all.',
     phone: 'cloud',
   },
   {
@@ -18,9 +24,23 @@ const FAULTS = [
   { kind: 'ai_slow', title: 'AI is slow', text: 'The next answer takes 6 s more: “typing…” stays on, and other conversations are not held up.', phone: 'cloud' },
   {
     kind: 'qr_down',
-    title: 'Telephone logs out',
+    title: 'Phone logs out',
     text: 'The QR session is logged out: replies are held, not lost. “Mend everything” links it again and they go out.',
     phone: 'qr',
+  },
+  {
+    kind: 'worker_killed',
+    title: 'Kill a worker',
+    run: killWorker,
+    text: 'Killed with SIGKILL. What you write now is kept at the door, and goes on when “replyline start” has started the next worker.',
+    phone: 'cloud',
+  },
+  {
+    kind: 'redis_wiped',
+    title: 'Wipe Redis',
+    run: wipeRedis,
+    text: 'Redis is empty: queues, jobs and locks are gone. Postgres knows every message, so whatever was under way is put back.',
+    phone: 'cloud',
   },
 ];
 const NOTHING = 'Pick one, write a message, and watch what Replyline does about it.';
@@ -29,7 +49,7 @@ const PLACES = { cloud: 'WhatsApp Cloud', qr: 'WhatsApp by QR' };
 /** `write(phone)` writes something there; `changed()` hears that something may move now. */
 export function createFaults({ write, changed }) {
   const buttons = new Map(
-    FAULTS.map((fault) => [fault.kind, h('button', { type: 'button', 'aria-pressed': 'false', textContent: fault.title, onclick: () => void arm(fault) })]),
+    FAULTS.map((fault) => [fault.kind, h('button', { type: 'button', ...(!fault.run && { 'aria-pressed': 'false' }), textContent: fault.title, onclick: () => void arm(fault) })]),
   );
   byId('faults').append(...buttons.values());
   byId('mend').addEventListener('click', () => void mend());
@@ -37,11 +57,12 @@ export function createFaults({ write, changed }) {
 
   async function arm(fault) {
     try {
-      await breakSomething(fault.kind);
+      await (fault.run ? fault.run() : breakSomething(fault.kind));
     } catch (error) {
       return say(`That could not be broken: ${error.message}.`);
     }
-    buttons.get(fault.kind).setAttribute('aria-pressed', 'true');
+    // What was done at once does not wait for the next message.
+    if (!fault.run) buttons.get(fault.kind).setAttribute('aria-pressed', 'true');
     const go = h('button', { type: 'button', className: 'go', textContent: `Write on ${PLACES[fault.phone]}`, onclick: () => write(fault.phone) });
     say(fault.text, go);
   }
@@ -52,7 +73,7 @@ export function createFaults({ write, changed }) {
     } catch (error) {
       return say(`That could not be mended: ${error.message}.`);
     }
-    for (const button of buttons.values()) button.setAttribute('aria-pressed', 'false');
+    for (const button of buttons.values()) if (button.hasAttribute('aria-pressed')) button.setAttribute('aria-pressed', 'false');
     changed();
     say('All is well again. What was held goes out now.');
   }
@@ -63,10 +84,10 @@ export function createFaults({ write, changed }) {
   }
 
   return {
-    /** A message came through: what happens only once has happened. */
+    /** A message came through or was given up: what happens only once has happened. */
     passed({ sawErrors, took }) {
       for (const [kind, button] of buttons) {
-        if (kind === 'qr_down') continue;
+        if (kind === 'qr_down' || !button.hasAttribute('aria-pressed')) continue;
         if (sawErrors || (kind === 'ai_slow' && took > 6)) button.setAttribute('aria-pressed', 'false');
       }
     },

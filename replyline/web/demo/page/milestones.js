@@ -4,8 +4,8 @@ import { duration, plural } from './words.js';
 
 const PAUSE_MS = 1_500;
 
-/** `onDelivered(view)` hears once of each message that came through. */
-export function createMilestones({ onDelivered }) {
+/** `onEnd(view)` hears once of each message that came through or was given up. */
+export function createMilestones({ onEnd }) {
   let last = '';
   let timer;
   let next = '';
@@ -26,7 +26,7 @@ export function createMilestones({ onDelivered }) {
       const before = last;
       last = key;
       say(told);
-      if (view.outcome === 'delivered' && before) onDelivered(view);
+      if (['delivered', 'dead'].includes(view.outcome) && before) onEnd(view);
     },
   };
 }

@@ -1,5 +1,5 @@
 /** From a message's timeline to what is shown of it. Pure: no clock, no page. All times in Unix seconds. */
-import { countdown, duration, whatItWaitedFor, whyItDied, whyItWaits } from './words.js';
+import { countdown, duration, isHeld, whatItWaitedFor, whyItDied, whyItWaits } from './words.js';
 
 const SEND = { cloud: 'whatsapp-cloud-send', qr: 'whatsapp-qr-send' };
 const SEND_TITLES = { widget: 'widget log', cloud: SEND.cloud, qr: SEND.qr };
@@ -52,6 +52,7 @@ export function describe(timeline, written, now) {
     from,
     to,
     deliveredAt,
+    deadJob: dead?.id ?? null,
     total: written ? (deliveredAt ?? (isOver ? to : now)) - from : null,
     isMoving: Boolean(written) && !isOver,
   };
@@ -187,8 +188,22 @@ function rows(jobs, channel, events) {
   });
 }
 
+/** What it waits for now has no end yet. */
+function waitsNow(job) {
+  if (job.state !== 'waiting' && job.state !== 'held') return [];
+  if (job.waitReason && job.waitSince) return [{ reason: job.waitReason, since: job.waitSince, seconds: Infinity }];
+  return job.queue === 'ai-processing' && job.due !== null ? [{ reason: 'quiet_window', since: job.createdAt, seconds: Infinity }] : [];
+}
+
 function barsOf(job) {
-  const bars = [{ kind: job.state === 'held' ? 'held' : 'wait', from: job.from, to: job.ranFrom ?? job.to }];
+  const until = job.ranFrom ?? job.to;
+  const bars = [{ kind: job.state === 'held' ? 'held' : 'wait', from: job.from, to: until }];
+  for (const wait of [...(job.waits ?? []), ...waitsNow(job)]) {
+    const kind = wait.reason === 'quiet_window' ? 'window' : isHeld(wait.reason) ? 'held' : null;
+    const from = Math.max(job.from, seconds(wait.since));
+    const to = Math.min(until, seconds(wait.since) + wait.seconds);
+    if (kind && to > from) bars.push({ kind, from, to });
+  }
   if (job.ranFrom) bars.push({ kind: job.state === 'dead' ? 'dead' : 'run', from: job.ranFrom, to: job.ranTo });
   return [...bars, ...job.errors.map((error) => ({ kind: 'fail', from: error.at, to: error.at }))];
 }

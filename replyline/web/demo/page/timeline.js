@@ -1,4 +1,5 @@
 /** Draws what `stages` describes: the track, the branch of webhooks, and where the time went. */
+import { replay } from './api.js';
 import { arrange, byId, h, setData, setText, show } from './dom.js';
 import { describe } from './stages.js';
 import { duration, plural } from './words.js';
@@ -10,11 +11,14 @@ const CHANNELS = { widget: 'the web widget', cloud: 'WhatsApp Cloud API', qr: 'W
 const STATES = { idle: 'not reached yet', waiting: 'waiting', running: 'in work', done: 'done', dead: 'given up', held: 'held' };
 const INVITATION = 'Write something above: each stage lights up as the message reaches it.';
 const STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600];
+/** By then the page knows what became of it. */
+const REPLAY_SHOWN_MS = 2_000;
 const MOST_TICKS = 7;
 /** Behind this part of the axis there is no room for a number. */
 const LAST_LABEL = 0.92;
 
-export function createTimeline({ milestone }) {
+/** `milestone(view)` hears of every change; `changed()` hears that something may move now. */
+export function createTimeline({ milestone, changed }) {
   const boxes = Array.from({ length: 6 }, createBox);
   byId('track').append(...boxes.map((box) => box.element));
   const branch = createBranch();
@@ -22,15 +26,22 @@ export function createTimeline({ milestone }) {
   let timeline = null;
   let written = null;
   let before = { id: undefined, timeline: null };
-  let view = describe(null, null, Date.now() / 1000);
+  /** In Unix seconds: since then nobody has said how things stand; null while the server answers. */
+  let awaySince = null;
+  let replaying = null;
+  const now = () => awaySince ?? Date.now() / 1000;
+  let view = describe(null, null, now());
+  byId('replay').addEventListener('click', () => void replayDead());
 
   function draw() {
-    view = describe(timeline, written, Date.now() / 1000);
+    view = describe(timeline, written, now());
     view.stages.forEach((stage, place) => boxes[place].update(stage));
     branch.update(view.branch);
     gantt.update(view);
-    setText(byId('outcome'), OUTCOMES[view.outcome]);
-    setData(byId('outcome'), 'state', view.outcome);
+    const isUnknown = awaySince !== null && view.isMoving;
+    setText(byId('outcome'), isUnknown ? 'Not known: no answer' : OUTCOMES[view.outcome]);
+    setData(byId('outcome'), 'state', isUnknown ? 'held' : view.outcome);
+    show(byId('replay'), view.deadJob !== null && replaying !== view.deadJob);
     setText(byId('total'), duration(view.total));
     setText(byId('following'), written ? `${written.text ? `“${written.text}”` : 'What you wrote'} on ${CHANNELS[written.channel]}` : INVITATION);
     drawIds();
@@ -40,13 +51,26 @@ export function createTimeline({ milestone }) {
   function drawIds() {
     show(byId('ids'), Boolean(written?.id));
     if (!written?.id) return;
-    setText(byId('trace'), timeline?.traceId ?? '…');
     setText(byId('command'), `replyline trace ${written.id}`);
+  }
+
+  async function replayDead() {
+    const job = view.deadJob;
+    replaying = job;
+    draw();
+    try {
+      await replay(job);
+    } catch (error) {
+      setText(byId('outcome'), `Not replayed: ${error.message}`);
+    } finally {
+      changed();
+      setTimeout(() => (replaying = null), REPLAY_SHOWN_MS);
+    }
   }
 
   /** Seconds are counted here, between two answers of the server. */
   (function tick() {
-    if (!document.hidden && view.isMoving) draw();
+    if (!document.hidden && view.isMoving && awaySince === null) draw();
     setTimeout(tick, view.outcome === 'held' ? CALM_FRAME_MS : FRAME_MS);
   })();
   draw();
@@ -65,6 +89,11 @@ export function createTimeline({ milestone }) {
     update(found) {
       if (found && found.messageId !== written?.id) return;
       timeline = found ?? timeline;
+      draw();
+    },
+    /** While nobody answers, no second is counted. */
+    setAway(isAway) {
+      awaySince = isAway ? (awaySince ?? Date.now() / 1000) : null;
       draw();
     },
     /** What is held may be so for hours. */

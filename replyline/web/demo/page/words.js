@@ -1,7 +1,7 @@
 /** What codes mean, in people's words, and how long something took. */
 
 const WAITS = {
-  quiet_window: 'Waiting in case more is written',
+  quiet_window: 'Quiet window, in case more is written',
   superseded: 'A newer message came: both are answered together',
   retry: 'Trying again',
   behind_earlier: 'Behind an earlier message, so that order is kept',
@@ -30,11 +30,13 @@ const REASONS = {
 };
 
 /** In few words, for a job that is through. */
-const WAITED = { quiet_window: 'Quiet window, for more to be written', retry: 'Before another try', superseded: 'Answered with a newer message' };
+const WAITED = { quiet_window: 'Quiet window, in case more is written', retry: 'Before another try', superseded: 'Answered with a newer message' };
 export const whatItWaitedFor = (reason) => WAITED[reason] ?? whyItWaits(reason);
 
 /** A reason may be told with what it belongs to: "the channel is not healthy: session_logged_out". */
 export const whyItWaits = (reason) => WAITS[reason] ?? WAITS[reason.split(': ').at(-1)] ?? reason;
+/** Whether the channel, and not the queue, is what it waits for. */
+export const isHeld = (reason) => whyItWaits(reason).startsWith('Held');
 export const whyItDied = (reason) => (reason ? (REASONS[reason] ?? reason) : 'no reason given');
 
 export function duration(seconds) {
