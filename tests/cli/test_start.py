@@ -70,7 +70,7 @@ async def test_the_demo_answers_on_all_channels_and_is_the_same_after_a_restart(
     assert code == 0, output
 
 
-async def _break(started: _Start, api: str) -> None:
+async def _break(started: Start, api: str) -> None:
     """A worker killed and Redis emptied from the demo's page: what is written next is answered."""
     worker = started.folder / "data" / "processes" / "worker-0.pid"
     before = worker.read_text()

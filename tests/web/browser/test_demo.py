@@ -97,7 +97,9 @@ async def test_while_the_server_is_gone_nothing_is_counted(browser: Browser, dem
     await expect(page.locator("#outcome")).to_have_text("Not known: no answer")
     # Many frames of the page's own clock: a count that goes on would have changed.
     before = await page.locator("#total").inner_text()
-    frames = "new Promise(done => { let n = 40; const next = () => n-- ? requestAnimationFrame(next) : done(); next() })"
+    frames = (
+        "new Promise(done => { let n = 40; const next = () => n-- ? requestAnimationFrame(next) : done(); next() })"
+    )
     await page.evaluate(frames)
     assert await page.locator("#total").inner_text() == before
     await page.context.set_offline(False)
@@ -126,7 +128,8 @@ async def test_it_fits_every_screen(browser: Browser, demo_door: Door, size: Vie
     assert width <= size["width"], "nothing is cut off at the side"
     clipped = await page.evaluate(
         """selector => [...document.querySelectorAll(selector)]
-            .filter(one => one.offsetParent && (one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).display !== 'inline'))
+            .filter(one => one.offsetParent && getComputedStyle(one).display !== 'inline')
+            .filter(one => one.scrollWidth > one.clientWidth + 1)
             .map(one => one.textContent)""",
         _WHOLE,
     )
