@@ -124,7 +124,7 @@ async def _free_id(connection: Connection, job: ExternalJob, external_id: str | 
     """The id, unless another message has it: that this one was sent is what counts."""
     if external_id is None or not await external.is_taken(connection, job.message_id, external_id):
         return external_id
-    log.error("external.id_taken", queue=job.queue, job=job.bullmq_id, external_id=external_id)
+    log.error("external.id_taken", queue=job.queue, job=job.bullmq_id, message=str(job.message_id))
     return None
 
 

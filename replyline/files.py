@@ -5,7 +5,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
 import fsspec
@@ -91,7 +91,7 @@ class Files:
 
     def _put(self, path: str, buffer: "tempfile.SpooledTemporaryFile[bytes]") -> None:
         filesystem, target = self._at(path)
-        filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self._make_folders(filesystem, path)
         buffer.seek(0)
         unfinished = f"{target}.part"
         # In a folder a file appears under its name only when it is whole; a bucket does that by itself.
@@ -103,6 +103,23 @@ class Files:
                 opened.write(chunk)
         if not writes_in_place:
             filesystem.mv(unfinished, target)
+
+    def _make_folders(self, filesystem: _Filesystem, path: str) -> None:
+        """Those that lead to the file, whatever the umask for our own user only; a place that was there before stays as it is."""
+        if "file" not in _protocols(filesystem):
+            filesystem.makedirs(self._at(path)[1].rpartition("/")[0], exist_ok=True)
+            return
+        folder = Path(self._root)
+        if not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        for name in ("", *PurePosixPath(path).parts[:-1]):
+            folder /= name
+            try:
+                folder.mkdir(mode=0o700)
+            except FileExistsError:
+                if name and folder.stat().st_mode & 0o077:
+                    with contextlib.suppress(PermissionError):  # another user's, who shares the place with us
+                        folder.chmod(0o700)
 
     def _open(self, path: str) -> BinaryIO:
         filesystem, target = self._at(path)

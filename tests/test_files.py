@@ -40,6 +40,19 @@ async def test_a_file_is_for_its_own_user_only(tmp_path: Path) -> None:
     assert (tmp_path / "customer" / "1").stat().st_mode & 0o777 == 0o600
 
 
+async def test_folders_of_files_are_for_their_own_user_only(tmp_path: Path) -> None:
+    """Failed before: 0755 under the usual umask. Folders of an earlier version are closed by the next file in them."""
+    place = tmp_path / "data" / "media"
+    (place / "old" / "channel").mkdir(parents=True)
+    for folder in (place / "old", place / "old" / "channel"):
+        folder.chmod(0o755)
+    await Files(str(place)).write("new/channel/1", chunks(b"abc"))
+    await Files(str(place)).write("old/channel/1", chunks(b"abc"))
+    await Files(str(tmp_path / "fresh")).write("1", chunks(b"abc"))
+    made = [place / "new", place / "new" / "channel", place / "old", place / "old" / "channel", tmp_path / "fresh"]
+    assert [oct(folder.stat().st_mode & 0o777) for folder in made] == ["0o700"] * 5
+
+
 async def test_a_file_larger_than_memory_should_hold_is_kept_too(tmp_path: Path) -> None:
     files = Files(str(tmp_path))
     piece = bytes(range(256)) * 1024

@@ -59,7 +59,7 @@ class Children:
 
     async def start_gateway(self, gateway: Gateway, timeout_s: float) -> str:
         """Start the QR gateway and return its address."""
-        environment = gateway.environment(0)
+        environment = {**_of_this_machine(), **gateway.environment(0)}
         child = self._start_command("gateway", gateway.command, environment, stdout=subprocess.PIPE)
         url = str(json.loads(await self._first_line(child, timeout_s))["url"])
         child.environment["GATEWAY_PORT"] = url.rpartition(":")[2]
@@ -133,7 +133,11 @@ class Children:
 
     def _start(self, name: str, arguments: list[str], stdout: int | None = None) -> _Child:
         settings = self._settings
+        if name == "standins":  # they play strangers: of our stores and keys they need none
+            environment = {**_of_this_machine(), "REPLYLINE_DATA": str(settings.data.absolute())}
+            return self._start_command(name, [sys.executable, "-m", "replyline", *arguments], environment, stdout)
         environment = {
+            **os.environ,
             "REDIS_URL": settings.redis_url or "",
             "DATABASE_URL": settings.database_url or "",
             "REPLYLINE_SECRET_KEY": settings.secret_key or "",
@@ -164,7 +168,7 @@ class Children:
                 death_signal=signal.SIGTERM,
                 lock=lock,
                 account=None,
-                environment={**os.environ, **environment},
+                environment=environment,
                 streams=Streams(stdout=stdout),
                 folder=str(Path.cwd()),
             )
@@ -185,6 +189,15 @@ class Children:
         if not line:
             raise CommandFailed(f"{child.name} ended instead of coming up", Exit.UNAVAILABLE)
         return line
+
+
+_NEEDED = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_NEEDED_PREFIXES = ("LC_", "NODE_", "PYTHON", "GATEWAY_", "REPLYLINE_LOG", "COVERAGE_")
+
+
+def _of_this_machine() -> dict[str, str]:
+    """What a program needs of our environment to run here: none of our keys and addresses, and none of the user's."""
+    return {name: value for name, value in os.environ.items() if name in _NEEDED or name.startswith(_NEEDED_PREFIXES)}
 
 
 async def _all_ended(processes: "list[subprocess.Popen[bytes]]", patience_s: float) -> None:

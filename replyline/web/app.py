@@ -27,6 +27,7 @@ from replyline.web import (
 )
 from replyline.web.limits import Limits
 from replyline.web.parameters import check_parameters
+from replyline.web.scrapes import Scrapes
 from replyline.web.widget.limits import WidgetLimits
 from replyline.web.widget.origins import Cors
 from replyline.web.widget.sites import Sites
@@ -73,6 +74,7 @@ def create_app(app: App) -> FastAPI:
     api.state.sites = Sites(app)
     api.state.guests = Guests(app, api.state.sites)
     api.state.streams = Streams(app)
+    api.state.scrapes = Scrapes(app)
     api.state.widget_limits = WidgetLimits(app)
     for router in _ROUTERS:
         api.include_router(router, dependencies=[Depends(check_parameters)])

@@ -251,7 +251,7 @@ class Executor(Generic[J]):
         """What is expected to happen outside is a warning without a stack; a dead letter or a bug is an error with one."""
         details = context | {
             "error": failure.message,
-            "payload": None if isinstance(work, JobRow) else _without_text(work),
+            "payload": None if isinstance(work, JobRow) else logged_of(work),
         }
         if isinstance(error, Temporary | RateLimited) and event == "job.failed":
             log.warning(event, **details)
@@ -276,7 +276,14 @@ _NAMES: dict[type[Outcome], str] = {
     Postpone: "postponed",
     Failed: "dead",
 }
-_PERSONAL = ("content", "external_user_id", "contact_name", "reply_to", "body", "also_known_as", "media")
+# What a log line may show of a payload: our own ids and facts of the queues. Whatever else there is may name a person: also the
+# channels' ids of messages do, which hold a telephone number in base64.
+_LOGGED = frozenset(
+    {
+        "customer_id", "trace_id", "conversation_id", "message_id", "chatbot_id", "channel_id", "channel", "kind",
+        "identity_kind", "after_seq", "through_seq", "event_id", "media_id",
+    }
+)  # fmt: skip
 
 
 _OURS = re.compile(r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})-([0-9]{1,9})")
@@ -309,9 +316,7 @@ def _text(value: uuid.UUID | None) -> str | None:
     return None if value is None else str(value)
 
 
-def _without_text(job: Job) -> dict[str, str]:
-    """The payload for the log: what a person wrote, and who they are, is left out."""
+def logged_of(job: Job) -> dict[str, str]:
+    """What the log shows of a payload: nothing of what a person wrote or who they are."""
     fields = msgspec.structs.asdict(job)
-    return {
-        name: "[redacted]" if name in _PERSONAL else str(value) for name, value in fields.items() if value is not None
-    }
+    return {name: str(value) for name, value in fields.items() if name in _LOGGED and value is not None}

@@ -10,6 +10,7 @@ import asyncpg
 from replyline.embedded import EmbeddedValkey
 from replyline.ids import new_id
 from replyline.store.outbox import NewJob, Outbox
+from replyline.web.scrapes import Scrapes
 from tests.proxy import FaultProxy
 from tests.waiting import until
 from tests.web.conftest import Door, Serve, free_port
@@ -152,11 +153,32 @@ async def test_metrics_are_there_with_and_without_postgres(serve: Serve) -> None
     async with serve() as door:
         with_it = await door.call("GET", "/metrics")
         await door.app.database.close()
+        door.api.state.scrapes = Scrapes(door.app)  # what was made a moment ago would be shown again
         without = await door.call("GET", "/metrics")
     for answer in (with_it, without):
         assert answer.status == 200
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
         assert b'replyline_jobs{queue="incoming-messages",state="waiting"}' in answer.body
+
+
+async def test_metrics_are_read_from_the_stores_once_however_many_ask(serve: Serve) -> None:
+    """Failed before: every call read all queues, and 300 of them made every other request wait."""
+
+    async def commands(door: Door) -> int:
+        info = await door.app.broker.command("INFO", "commandstats")
+        assert isinstance(info, bytes)
+        return sum(int(found) for found in re.findall(rb"cmdstat_(?:zcard|llen):calls=(\d+)", info))
+
+    async with serve() as door:
+        before = await commands(door)
+        answers = await asyncio.gather(*(door.call("GET", "/metrics") for _ in range(50)))
+        one = await commands(door) - before
+        assert {answer.status for answer in answers} == {200}
+        assert len({answer.body for answer in answers}) == 1
+        assert 0 < one < 200, "a look at seven queues, and not fifty"
+        door.api.state.scrapes = Scrapes(door.app, fresh_s=0)
+        await door.call("GET", "/metrics")
+        assert await commands(door) >= before + 2 * one, "five seconds later they are read again"
 
 
 async def test_the_reference_shows_every_route_and_loads_nothing(door: Door) -> None:

@@ -51,6 +51,26 @@ async def test_a_page_of_another_site_gets_no_session(door: Door, scene: Scene, 
     assert await scene.value("SELECT count(*) FROM visitors") == 0
 
 
+async def _begin(door: Door, scene: Scene, host: str, **headers: str) -> int:
+    named = {"Host": host, **headers}
+    body = {"site_key": scene.channel.external_id}
+    async with door.http.post(f"{door.url}/widget/v1/sessions", json=body, headers=named) as response:
+        return response.status
+
+
+async def test_a_name_that_points_here_does_not_make_a_page_ours(serve: Serve, scene: Scene) -> None:
+    """Failed before (DNS rebinding): any page whose host is the one that is called counted as ours."""
+    async with serve(public_url="https://chat.shop.example") as door:
+        for host in ("evil.example", "evil.example:8000"):
+            assert await _begin(door, scene, host, Origin=f"http://{host}") == 403
+            assert await _begin(door, scene, host, **{"Sec-Fetch-Site": "same-origin"}) == 403
+        assert await _begin(door, scene, "10.0.0.5", Origin="https://chat.shop.example") == 201
+    async with serve() as door:
+        assert await _begin(door, scene, "chat.shop.example", Origin="https://chat.shop.example") == 403
+        for host in ("localhost:8000", "127.0.0.1", "[::1]:8000"):
+            assert await _begin(door, scene, host, Origin=f"http://{host}") == 201
+
+
 async def test_a_call_without_an_origin_is_refused(door: Door, scene: Scene) -> None:
     page = await open_page(door, scene.channel)
     page.origin = None

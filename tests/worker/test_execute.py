@@ -8,9 +8,10 @@ import msgspec
 from replyline.app import App
 from replyline.broker import Publication
 from replyline.ids import new_id
-from replyline.jobs import IncomingMessageJob
+from replyline.jobs import Identity, IncomingMessageJob, MediaRef, WhatsAppCloudSendJob
 from replyline.standins import Standins
 from replyline.store.database import Database
+from replyline.worker.execute import logged_of
 from tests.make import make_channel, make_chatbot, make_customer, make_webhook_endpoint
 from tests.running import quick_retries, settings_for, working
 from tests.waiting import until
@@ -59,6 +60,30 @@ async def test_a_job_that_keeps_failing_is_tried_four_times_then_dead_with_every
         counts = await until(lambda: _counted(app, "dead-letter"))
         assert counts == 1
         assert (await app.broker.states("ai-processing", [f"{dead['id']}-0"])) == ["failed"]
+
+
+def test_a_line_of_the_log_shows_of_a_payload_our_own_ids_only() -> None:
+    """Failed before: wamids, which hold a telephone number in base64, and what an external worker is told were in the log."""
+    number = "wamid.HBgNNDkxNTExMjM0NTY3OBUCABIYIA=="
+    heard = IncomingMessageJob(
+        message_id=new_id(),
+        chatbot_id=new_id(),
+        external_user_id="4915112345678",
+        content="private",
+        channel="WHATSAPP_CLOUD",
+        external_message_id=number,
+        target_id=number,
+        also_known_as=(Identity("phone", "4915112345678"),),
+        media=MediaRef(kind="document", provider_id="4915112345678", filename="private.pdf"),
+    )
+    assert logged_of(heard) == {
+        "message_id": str(heard.message_id),
+        "chatbot_id": str(heard.chatbot_id),
+        "channel": "WHATSAPP_CLOUD",
+        "kind": "message",
+    }
+    sent = WhatsAppCloudSendJob(to="4915112345678", content="private", quotes=number, channel_external_id="1065402")
+    assert logged_of(sent) == {}
 
 
 async def _contents(database: Database) -> list[str]:

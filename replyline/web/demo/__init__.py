@@ -73,7 +73,7 @@ def _is_own_page(request: Request) -> bool:
     origin = request.headers.get("origin")
     if origin is None:
         return request.headers.get("sec-fetch-site") == "same-origin"
-    return is_ours(origin, request.headers)
+    return is_ours(origin, request.headers, public_url=None)
 
 
 Running = Annotated[Demo, Depends(_running)]

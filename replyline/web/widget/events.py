@@ -103,7 +103,7 @@ async def _with_ticket(app: App, sites: Sites, guests: Guests, ticket: str, requ
         raise unauthorized("ticket_used", "the ticket was used, is older than 30 seconds, or never was")
     found = msgspec.json.decode(raw, type=Ticket)
     site = await sites.by_id(found.site)
-    if not same_origin(check_origin(site, request.headers), found.origin):
+    if not same_origin(check_origin(site, request.headers, public_url=app.settings.public_url), found.origin):
         raise Problem(403, "origin_not_allowed", "the ticket was given to another site's page")
     return await guests.guest(
         site, found.token_id, found.origin, found.expires_at, conversation=str(found.conversation_id)

@@ -1,5 +1,6 @@
 """Which pages may call: a site lists its origins. An abuse brake, no proof: who calls without a browser writes any origin."""
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -54,8 +55,8 @@ def allowed(listed: str) -> Allowed:
     return Allowed(listed)
 
 
-def check_origin(site: Channel, headers: Mapping[str, str]) -> str:
-    """The origin of the page that calls, which the site allows.
+def check_origin(site: Channel, headers: Mapping[str, str], *, public_url: str | None) -> str:
+    """The origin of the page that calls, which the site allows, or which is ours.
 
     Raises:
         Problem: 403, it does not, or the call names none.
@@ -64,7 +65,7 @@ def check_origin(site: Channel, headers: Mapping[str, str]) -> str:
     if origin is None:
         metrics.widget_refusals_total.labels("origin").inc()
         raise Problem(403, "origin_missing", "a page's call names its origin, and this one has no Origin header")
-    if is_ours(origin, headers) or origin in allowed(site.config.get("allowed_origins", "")):
+    if is_ours(origin, headers, public_url=public_url) or origin in allowed(site.config.get("allowed_origins", "")):
         return origin
     metrics.widget_refusals_total.labels("origin").inc()
     raise Problem(
@@ -85,12 +86,29 @@ def origin_of(headers: Mapping[str, str]) -> str | None:
     return None
 
 
-def is_ours(origin: str, headers: Mapping[str, str]) -> bool:
-    """Whether the page is one of ours (`/demo`), whatever stands in front of us speaks (http or https)."""
+def is_ours(origin: str, headers: Mapping[str, str], *, public_url: str | None) -> bool:
+    """Whether the page is one of ours (`/demo`), whatever stands in front of us speaks (http or https).
+
+    That is one of `public_url`, or of the host that was called if it is `localhost` or an address: any other name may be
+    somebody's own who let it point here, so that their page and we have one origin (DNS rebinding).
+    """
+    if public_url is not None and same_origin(origin, public_url.rstrip("/")):
+        return True
     try:
-        return bool(headers.get("host")) and urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+        called = urlsplit(f"//{headers.get('host', '')}")
+        return urlsplit(origin).netloc.lower() == called.netloc.lower() and _is_no_name(called.hostname or "")
     except ValueError:  # an origin that is no address
         return False
+
+
+def _is_no_name(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def same_origin(one: str, other: str) -> bool:

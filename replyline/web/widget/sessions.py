@@ -47,7 +47,7 @@ async def begin_session(  # noqa: PLR0917  FastAPI's parameters
     """A session of an hour. With `visitor_token` it is the same visitor's, else a new one's; with a user whom the site vouches
     for it is that user's. An old token of somebody else opens nothing: the answer's `visitor_token` then differs."""
     site = await sites.by_key(body.site_key)
-    origin = check_origin(site, request.headers)
+    origin = check_origin(site, request.headers, public_url=app.settings.public_url)
     found = (
         await visitors.by_token(app.database, body.visitor_token, channel_id=site.id) if body.visitor_token else None
     )

@@ -86,7 +86,7 @@ class Guests:
             ) from error
         except (jwt.InvalidTokenError, ValueError, TypeError, AttributeError) as error:
             raise unauthorized("unauthorized", "send a session token as Authorization: Bearer …") from error
-        origin = check_origin(site, request.headers)
+        origin = check_origin(site, request.headers, public_url=self._app.settings.public_url)
         if not same_origin(origin, str(claims["org"])):
             metrics.widget_refusals_total.labels("origin").inc()
             raise Problem(403, "origin_not_allowed", "the session was begun on another site's page")

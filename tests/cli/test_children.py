@@ -1,0 +1,38 @@
+"""What `replyline start` tells the programs that it runs beside API and workers."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from replyline.cli.children import Children
+from replyline.settings import load
+
+_SECRETS = {
+    "REPLYLINE_ADMIN_KEY": "the-operators-own-key",
+    "REPLYLINE_SECRET_KEY": "x5s1X0xZ5xq1m4y3k2j1h0g9f8e7d6c5b4a3Z2Y1X0Q=",
+    "DATABASE_URL": "postgresql://someone:hidden@127.0.0.1:9/none",
+    "REDIS_URL": "redis://:hidden@127.0.0.1:9/0",
+    "AWS_SECRET_ACCESS_KEY": "the-buckets-key",
+}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+async def test_stand_ins_are_told_no_key_and_no_address_of_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Failed before: they had the whole environment of `replyline start`, and the database and secret key besides."""
+    for name, value in _SECRETS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    (tmp_path / "processes").mkdir()
+    children = Children(load(data=tmp_path), port=0, demo=True)
+    try:
+        assert "openai" in await children.start_standins(30)
+        (pid,) = (tmp_path / "processes" / "standins.pid").read_text(encoding="utf-8").split()[:1]
+        environment = Path(f"/proc/{pid}/environ").read_text(encoding="utf-8").split("\0")  # noqa: ASYNC240  a test may look
+    finally:
+        await children.stop(0)
+    assert {"LC_ALL=C.UTF-8", f"REPLYLINE_DATA={tmp_path}"} <= set(environment)
+    for name, value in _SECRETS.items():
+        assert not [one for one in environment if one.startswith(f"{name}=") or value in one]
