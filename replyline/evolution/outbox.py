@@ -10,6 +10,7 @@ import aiohttp
 import structlog
 
 from replyline.evolution.memory import KEPT_S, Memory, Session, Waiting
+from replyline.supervision import Supervisor
 
 log = structlog.get_logger(__name__)
 
@@ -23,13 +24,21 @@ _MEMORY_PAUSE_S = 1.0
 class Outbox:
     """One session's events on their way to its webhook."""
 
-    def __init__(self, memory: Memory, session: Session, http: aiohttp.ClientSession, *, first_wait_s: float) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        session: Session,
+        http: aiohttp.ClientSession,
+        supervisor: Supervisor,
+        *,
+        first_wait_s: float,
+    ) -> None:
         self.session = session
         self._memory = memory
         self._http = http
         self._first_wait_s = first_wait_s
         self._news = asyncio.Event()
-        self._task = asyncio.create_task(self._run(), name=f"outbox of {session.id}")
+        self._task = supervisor.start("evolution outbox", self._run, vital=False)
 
     def poke(self) -> None:
         """There may be something to tell."""
@@ -37,8 +46,7 @@ class Outbox:
 
     async def close(self) -> None:
         """Stop; what waits is told after the next start."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.stop()
 
     async def _run(self) -> None:
         while True:
@@ -92,5 +100,5 @@ class Outbox:
                 allow_redirects=False,
             ) as response:
                 return response.status
-        except (aiohttp.ClientError, TimeoutError):
-            return 0  # nobody there: like any answer that is not 2xx
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            return 0  # nobody there, or no address: like any answer that is not 2xx

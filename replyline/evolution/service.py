@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import re
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from replyline.evolution.memory import Memory, Send, Session
 from replyline.evolution.outbox import Outbox
 from replyline.evolution.refusal import Refusal
 from replyline.external_ids import SESSION
+from replyline.supervision import BackgroundTask, Supervisor
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +34,8 @@ _FILES_AT_ONCE = 4
 _PURGE_EVERY_S = 600.0
 _STILL_ASKING_MS = 1_000
 _TYPING_S = 8.0
+_KEPT_FOR_S = 1.0
+_KEEPS_WITHIN_S = 2.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Known = TypeVar("Known", bound=msgspec.Struct)
@@ -71,7 +75,9 @@ class Adapter:
         self._sending: set[tuple[str, str]] = set()
         self._public_url = settings.public_url
         self._typing_shown: set[asyncio.Task[None]] = set()
-        self._purging: asyncio.Task[None] | None = None
+        self._supervisor = Supervisor()
+        self._purging: BackgroundTask | None = None
+        self._kept_at = -_KEPT_FOR_S
 
     def reached_at(self, url: str) -> None:
         """Where Evolution reaches this adapter, once that is known."""
@@ -81,7 +87,7 @@ class Adapter:
         """Take up every session that is remembered."""
         for session in await self._memory.sessions():
             self._take_up(session)
-        self._purging = asyncio.create_task(self._purge())
+        self._purging = self._supervisor.start("evolution purge", self._purge, vital=False)
 
     async def close(self) -> None:
         """Stop telling."""
@@ -89,8 +95,7 @@ class Adapter:
             shown.cancel()
         await asyncio.gather(*self._typing_shown, return_exceptions=True)
         if self._purging is not None:
-            self._purging.cancel()
-            await asyncio.gather(self._purging, return_exceptions=True)
+            await self._purging.stop()
         for outbox in self._outboxes.values():
             await outbox.close()
 
@@ -112,7 +117,7 @@ class Adapter:
         ]
         for method, path, handler in routes:
             app.router.add_route(method, path, self._guarded(handler))
-        app.router.add_get("/health", _health)
+        app.router.add_get("/health", self._health)
         app.router.add_post("/evolution/{token}", self._hear)
         app.router.add_route("*", "/{path:.*}", _nowhere)
         return app
@@ -295,6 +300,24 @@ class Adapter:
         self._outboxes[session.id].poke()
         return _json(200, {})
 
+    async def _health(self, _: web.Request) -> web.StreamResponse:
+        """Whether what is told here is kept and told on. Evolution's own health is not ours: a restart would not mend it."""
+        failing = sorted({*self._supervisor.troubles, *([] if await self._can_keep() else ["memory"])})
+        return _json(503, {"status": "failing", "failing": failing}) if failing else _json(200, {"status": "ok"})
+
+    async def _can_keep(self) -> bool:
+        """Looked at once a second at most: anybody may ask."""
+        if time.monotonic() - self._kept_at < _KEPT_FOR_S:
+            return True
+        try:
+            async with asyncio.timeout(_KEEPS_WITHIN_S):
+                await self._memory.check()
+        except (sqlite3.Error, TimeoutError) as error:
+            log.warning("evolution.memory_failed", error=str(error) or "no answer in time")
+            return False
+        self._kept_at = time.monotonic()
+        return True
+
     # What all have in common.
 
     def _guarded(self, handler: Handler) -> Handler:
@@ -328,7 +351,7 @@ class Adapter:
         self._sessions[session.id] = session
         if session.id not in self._outboxes:
             self._outboxes[session.id] = Outbox(
-                self._memory, session, self._http, first_wait_s=self._settings.first_wait_s
+                self._memory, session, self._http, self._supervisor, first_wait_s=self._settings.first_wait_s
             )
 
     async def _shown(self, session: Session) -> web.StreamResponse:
@@ -338,10 +361,6 @@ class Adapter:
         while True:
             await self._memory.purge()
             await asyncio.sleep(_PURGE_EVERY_S)
-
-
-async def _health(_: web.Request) -> web.StreamResponse:
-    return _json(200, {"status": "ok"})
 
 
 async def _nowhere(request: web.Request) -> web.StreamResponse:
