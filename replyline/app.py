@@ -349,12 +349,7 @@ async def open_app(settings: Settings, *, or_later: bool = False) -> AsyncIterat
         stack.push_async_callback(database.close)
         deployment = await (known_deployment if or_later else deployment_id)(database)
         try:
-            broker = Broker(
-                redis_url,
-                prefix=settings.prefix,
-                deployment=deployment,
-                supervisor=supervisor,
-            )
+            broker = Broker(redis_url, prefix=settings.prefix, deployment=deployment, supervisor=supervisor)
         except ValueError as error:
             raise SettingsError(f"REDIS_URL: {error}") from None
         await broker.open()
@@ -365,7 +360,15 @@ async def open_app(settings: Settings, *, or_later: bool = False) -> AsyncIterat
         joining = Joining(database, broker, publisher, supervisor)
         (joining.join_later if or_later and deployment is None else joining.join_at_once)()
         stack.push_async_callback(publisher.close)
-        health = Health(database, broker, publisher, supervisor, patience_s=settings.not_ready_after_s)
+        health = Health(
+            database,
+            broker,
+            publisher,
+            supervisor,
+            patience_s=settings.not_ready_after_s,
+            external_queues=settings.external,
+            external_late_s=settings.external_late_s,
+        )
         stack.push_async_callback(health.close)
         http = await stack.enter_async_context(open_call_session(settings))
         media_http = await stack.enter_async_context(open_media_session(settings))

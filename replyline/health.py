@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
 import structlog
@@ -11,7 +11,7 @@ from prometheus_client import Gauge
 from replyline import metrics
 from replyline.broker import Broker, BrokerUnavailable, CommandRefused
 from replyline.publisher import Publisher
-from replyline.store import schema
+from replyline.store import external, schema
 from replyline.store.database import Database, StoreUnavailable
 from replyline.supervision import BackgroundTask, Supervisor
 
@@ -24,6 +24,7 @@ _STALE_S = 15.0
 _LET_GO_S = 20.0
 _FIRST_LOOK_S = 0.4
 _STUCK_S = 60.0
+_COUNT_EXTERNAL_EVERY_S = 3.0
 
 
 @dataclass(slots=True)
@@ -66,14 +67,29 @@ class Health:
     """The health of one process; looking begins with `start`, or with the first report."""
 
     def __init__(
-        self, database: Database, broker: Broker, publisher: Publisher, supervisor: Supervisor, *, patience_s: float
+        self,
+        database: Database,
+        broker: Broker,
+        publisher: Publisher,
+        supervisor: Supervisor,
+        *,
+        patience_s: float,
+        external_queues: Collection[str] = (),
+        external_late_s: float = 0,
     ) -> None:
-        """Redis may be away, and jobs may wait for it, for `patience_s` seconds before that makes the process not ready."""
+        """Redis may be away, and jobs may wait for it, for `patience_s` seconds before that makes the process not ready.
+
+        Jobs of `external_queues` are late after `external_late_s` seconds. That is told, but makes no process not ready: a new
+        one would do no better.
+        """
         self._database = database
         self._broker = broker
         self._publisher = publisher
         self._supervisor = supervisor
         self._patience_s = patience_s
+        self._external_queues = external_queues
+        self._external_late_s = external_late_s
+        self._external: str | None = None
         self._postgres = _Server()
         self._redis = _Server()
         self._watched: dict[str, Callable[[], str | None]] = {}
@@ -88,6 +104,8 @@ class Health:
                 start("health of Postgres", self._watch_postgres, vital=False),
                 start("health of Redis", self._watch_redis, vital=False),
             ]
+            if self._external_queues:
+                self._tasks.append(start("health of external queues", self._watch_external, vital=False))
 
     async def close(self) -> None:
         """Look no more."""
@@ -130,13 +148,30 @@ class Health:
         wrong = {
             part for part, trouble in troubles.items() if trouble is not None and not (part == "redis" and tolerated)
         }
-        return Report(not wrong, {part: trouble or OK for part, trouble in troubles.items()})
+        return Report(
+            not wrong, {part: trouble or OK for part, trouble in (troubles | {"external": self._external}).items()}
+        )
 
     async def _watch_postgres(self) -> None:
         await self._watch("postgres", self._postgres, lambda: schema.check(self._database), metrics.postgres_up)
 
     async def _watch_redis(self) -> None:
         await self._watch("redis", self._redis, self._broker.check_writable, metrics.redis_up)
+
+    async def _watch_external(self) -> None:
+        while True:
+            try:
+                found = await external.count(self._database, self._external_queues, late_s=self._external_late_s)
+            except StoreUnavailable as error:  # Postgres says so itself; what was last seen stays
+                log.debug("health.external_unknown", error=str(error))
+            else:
+                wrong = [
+                    f"{number} jobs of {queue} are {standing}"
+                    for queue, standing, number in found
+                    if standing != "open"
+                ]
+                self._external = "; ".join(wrong) or None
+            await asyncio.sleep(_COUNT_EXTERNAL_EVERY_S)
 
     async def _watch(self, name: str, server: _Server, look: Callable[[], Awaitable[None]], up: Gauge) -> None:
         while True:

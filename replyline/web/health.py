@@ -19,6 +19,8 @@ class ReadyOut(Out):
     redis: str
     publication: str
     tasks: str
+    external: str
+    """Jobs of external queues that are late or lost; says so and leaves the status as it is."""
 
 
 @router.get("/health/live")

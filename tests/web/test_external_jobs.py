@@ -4,8 +4,10 @@ import uuid
 
 from replyline.jobs import WHATSAPP_QR_SEND
 from replyline.store.database import Database
+from replyline.store.external import LOST
 from tests.make import make_api_key
 from tests.store.scene import Scene, make_scene
+from tests.waiting import until
 from tests.web.conftest import Serve
 
 
@@ -30,6 +32,22 @@ async def test_a_reported_result_settles_a_job_once(database: Database, serve: S
         again = await door.operator("POST", f"/v1/jobs/{job_id}/result", json=body)
         assert again.problem == (409, "not_open")
     assert await scene.outbound() == [("From 7 am.", "SENT")]
+
+
+async def test_health_says_which_external_jobs_are_late_or_lost_and_stays_ready(
+    database: Database, serve: Serve
+) -> None:
+    scene, job_id = await _sending(database)
+    await scene.value("UPDATE jobs SET run_at = now() - interval '1 hour' WHERE id = $1 RETURNING 1", job_id)
+    async with serve(external_queues=WHATSAPP_QR_SEND, external_late_s=60) as door:
+
+        async def says(what: str) -> bool:
+            ready = await door.call("GET", "/health/ready")
+            return ready.status == 200 and ready.json["external"] == what
+
+        await until(lambda: says("1 jobs of whatsapp-qr-send are late"))
+        await scene.value("UPDATE jobs SET wait_reason = $2 WHERE id = $1 RETURNING 1", job_id, LOST)
+        await until(lambda: says("1 jobs of whatsapp-qr-send are lost"))
 
 
 async def test_a_reported_failure_is_a_dead_letter(database: Database, serve: Serve) -> None:

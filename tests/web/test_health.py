@@ -15,7 +15,7 @@ from tests.proxy import FaultProxy
 from tests.waiting import until
 from tests.web.conftest import Door, Serve, free_port
 
-_WELL = {"status": "ready", "postgres": "ok", "redis": "ok", "publication": "ok", "tasks": "ok"}
+_WELL = {"status": "ready", "postgres": "ok", "redis": "ok", "publication": "ok", "tasks": "ok", "external": "ok"}
 
 
 async def _until_ready_says(door: Door, status: int, **parts: str) -> dict[str, object]:
