@@ -107,6 +107,8 @@ class Retry:
     after_ms: int
     reason: str
     stack: str = ""
+    note: str = ""
+    """A line for the job's log in BullMQ's tools; '' is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ class Postpone:
     """Run the job again after `after_ms`; no attempt is used."""
 
     after_ms: int
+    note: str = ""
+    """A line for the job's log in BullMQ's tools; '' is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,8 @@ class Failed:
 
     reason: str
     stack: str = ""
+    note: str = ""
+    """A line for the job's log in BullMQ's tools; '' is none."""
 
 
 Outcome: TypeAlias = Completed | Retry | Postpone | Failed

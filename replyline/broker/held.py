@@ -9,7 +9,7 @@ import msgspec
 
 from replyline.broker.contract import ActiveJob, Completed, Failed, Postpone, Retry
 from replyline.broker.keys import Keys
-from replyline.broker.scripts import MOVE_BACK, MOVE_TO_ACTIVE, MOVE_TO_DELAYED, MOVE_TO_FINISHED
+from replyline.broker.scripts import ADD_LOG, MOVE_BACK, MOVE_TO_ACTIVE, MOVE_TO_DELAYED, MOVE_TO_FINISHED
 from replyline.broker.wire import Reply, bulk
 
 _TO_ACTIVE = (
@@ -32,6 +32,7 @@ _BACK = ("active", "wait", "stalled", "paused", "meta", "limiter", "prioritized"
 
 # The whole history is in Postgres; BullMQ's tools are shown the newest.
 _STACKS_SHOWN = 10
+_LOG_LINES_KEPT = 20
 
 
 class _Options(msgspec.Struct):
@@ -159,15 +160,20 @@ class Ender:
                 return self._finish(
                     held, "completed", field=b"returnvalue", value=result, fields=b"", fetch_next=fetch_next
                 )
-            case Failed(reason, stack):
+            case Failed(reason, stack, _):
                 fields = _updated(held, reason, stack) if stack else b""
                 return self._finish(
                     held, "failed", field=b"failedReason", value=reason.encode(), fields=fields, fetch_next=fetch_next
                 )
-            case Retry(after_ms, reason, stack):
+            case Retry(after_ms, reason, stack, _):
                 return self._delay(held, after_ms, b"0", _updated(held, reason, stack), fetch_next)
-            case Postpone(after_ms):
+            case Postpone(after_ms, _):
                 return self._delay(held, after_ms, b"1", b"", fetch_next)
+
+    def note(self, job_id: str, line: str) -> bytes:
+        """Write a line into the job's log, which keeps the newest."""
+        key = self._keys.job(job_id)
+        return ADD_LOG.call(key, f"{key}:logs", job_id, line, _LOG_LINES_KEPT)
 
     def hand_back(self, job_id: str) -> bytes:
         """Put a job that was not finished back to where it is taken from next."""

@@ -65,6 +65,7 @@ DRAIN = _script("drain-5")
 PROMOTE = _script("promote-9")
 REMOVE = _script("removeJob-2")
 CLEAN = _script("cleanJobsInSet-3")
+ADD_LOG = _script("addLog-2")
 PACE_SLOT = _own_script("paceSlot", keys=7)
 PACE_BLOCK = _own_script("paceBlock", keys=2)
 LIVE_BEGIN = _own_script("liveBegin", keys=2)
@@ -93,6 +94,7 @@ SCRIPTS = (
     PROMOTE,
     REMOVE,
     CLEAN,
+    ADD_LOG,
     PACE_SLOT,
     PACE_BLOCK,
     LIVE_BEGIN,

@@ -13,7 +13,7 @@ import uuid
 import structlog
 
 from replyline.broker.connection import Connection
-from replyline.broker.contract import ActiveJob, BrokerUnavailable, CommandRefused, Handler, Outcome, Retry
+from replyline.broker.contract import ActiveJob, BrokerUnavailable, CommandRefused, Completed, Handler, Outcome, Retry
 from replyline.broker.fetching import Fetcher
 from replyline.broker.held import Ender, Held
 from replyline.broker.keys import Keys
@@ -204,7 +204,7 @@ class Worker:
         while True:
             fetch_next = self._fetcher.with_end
             try:
-                reply = await self._connection.run(self._commands.end(held, outcome, fetch_next=fetch_next))
+                reply = await self._send_end(held, outcome, fetch_next=fetch_next)
             except BrokerUnavailable:
                 self._fetcher.went_away()
                 resent = True
@@ -219,6 +219,15 @@ class Worker:
                 await asyncio.sleep(_REFUSED_PAUSE_S)
             else:
                 return self._after_end(held, reply, resent=resent) if fetch_next or reply != 0 else None
+
+    async def _send_end(self, held: Held, outcome: Outcome, *, fetch_next: bool) -> Reply:
+        command = self._commands.end(held, outcome, fetch_next=fetch_next)
+        if isinstance(outcome, Completed) or not outcome.note:
+            return await self._connection.run(command)
+        _, answer = await self._connection.run_all([self._commands.note(held.job.id, outcome.note), command])
+        if isinstance(answer, BrokerUnavailable | CommandRefused):
+            raise answer
+        return answer
 
     def _after_end(self, held: Held, reply: Reply, *, resent: bool) -> Held | None:
         if isinstance(reply, int) and reply < 0:

@@ -193,11 +193,13 @@ class Executor(Generic[J]):
             case PostponeFor(seconds):
                 log.debug("job.postponed", **context, seconds=round(seconds, 3))
                 await self._put_off(Setback(run.job_id, seconds, reason, None, nothing_sent_by))
-                return Postpone(round(seconds * 1000))
+                note = f"{failure.at} postponed for {seconds:.1f} s: {reason}"
+                return Postpone(round(seconds * 1000), note)
             case RetryAfter(seconds):
                 self._log_failure("job.failed", error, failure, context | {"retry_in_s": round(seconds, 3)}, work)
                 await self._put_off(Setback(run.job_id, seconds, "retry", failure, nothing_sent_by))
-                return Retry(round(seconds * 1000), failure.message, failure.stack)
+                note = f"{failure.at} attempt {attempt} failed ({reason}), again in {seconds:.1f} s: {_short(failure)}"
+                return Retry(round(seconds * 1000), failure.message, failure.stack, note)
             case GiveUp(why):
                 self._log_failure("job.given_up", error, failure, context | {"reason": why}, work)
                 if isinstance(work, JobRow):
@@ -205,7 +207,8 @@ class Executor(Generic[J]):
                 else:
                     consequence = await self._processor.give_up(work, run, self._app)
                 await self._app.moves.give_up(GivenUp(run, why, failure, consequence))
-                return Failed(f"{why}: {failure.message}", failure.stack)
+                note = f"{failure.at} given up after attempt {attempt} ({why}): {_short(failure)}"
+                return Failed(f"{why}: {failure.message}", failure.stack, note)
 
     async def _put_off(self, setback: Setback) -> None:
         """Only this run knows that it sent nothing: unwritten, the next one would have to take the send for unknown."""
@@ -270,6 +273,7 @@ class Executor(Generic[J]):
 
 
 _DEBUG = 10
+_NOTED_CHARS = 300
 _NAMES: dict[type[Outcome], str] = {
     Completed: "completed",
     Retry: "retried",
@@ -293,6 +297,10 @@ def _named(bullmq_id: str) -> tuple[uuid.UUID, int] | None:
     """The row and generation that a BullMQ id of our form names, `<row>-<generation>`; None where it is not of that form."""
     found = _OURS.fullmatch(bullmq_id)
     return None if found is None else (uuid.UUID(found[1]), int(found[2]))
+
+
+def _short(failure: Failure) -> str:
+    return failure.message[:_NOTED_CHARS]
 
 
 def _lasting_id(active: ActiveJob) -> str:

@@ -43,6 +43,21 @@ async def test_a_retry_uses_an_attempt_and_shows_why(broker: Broker, redis: Clie
     assert shown["atm"] == "3"
 
 
+async def test_the_log_of_a_job_keeps_the_newest_notes(broker: Broker, redis: Client) -> None:
+    def decide(given: ActiveJob) -> Outcome:
+        if given.starts == 23:
+            return Failed("no", "stack", "given up")
+        note = f"run {given.starts}"
+        return Retry(0, "no", "stack", note) if given.starts % 2 else Postpone(0, note)
+
+    async with at_work(broker.worker(QUEUE, Desk(decide), concurrency=1, name="w")):
+        await broker.publish([job("a")])
+        await until(lambda: _state_is(broker, "failed"))
+
+    log = await redis.lrange(f"{PREFIX}a:logs", 0, -1)
+    assert log == [f"run {number}" for number in range(4, 23)] + ["given up"]
+
+
 async def test_only_the_newest_stacks_are_shown(broker: Broker, redis: Client) -> None:
     desk = Desk(lambda given: Retry(0, "no", f"stack {given.starts}") if given.starts < 15 else Completed())
     async with at_work(broker.worker(QUEUE, desk, concurrency=1, name="w")):

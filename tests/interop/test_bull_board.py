@@ -61,6 +61,11 @@ class _Board:
             found = msgspec.json.decode(await response.read(), type=dict[str, list[dict[str, object]]])
         return [str(worker.get("name")) for worker in found["workers"]]
 
+    async def logs(self, queue: str, job_id: str) -> list[str]:
+        """The tab of a job's log."""
+        async with self._http.get(f"/api/queues/{queue}/{job_id}/logs") as response:
+            return msgspec.json.decode(await response.read(), type=list[str])
+
     async def retry(self, queue: str, job_id: str) -> None:
         """The button."""
         async with self._http.put(f"/api/queues/{queue}/{job_id}/retry") as response:
@@ -116,6 +121,9 @@ async def test_it_shows_queues_counts_workers_returnvalues_failures_and_retry_re
             (failed,) = await board.jobs(AI_PROCESSING, "failed")
             assert "cannot be reached" in (failed.failed_reason or "")
             assert "ClientConnectorError" in failed.stacktrace[0]
+            (line,) = await board.logs(AI_PROCESSING, failed.id)
+            assert "given up after attempt 1" in line
+            assert "cannot be reached" in line
             assert queues[DEAD_LETTER].counts["prioritized"] + queues[DEAD_LETTER].counts["waiting"] == 1
 
             async with database.connection() as connection:
