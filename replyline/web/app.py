@@ -69,6 +69,7 @@ def create_app(app: App) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        responses=problems.RESPONSES,
     )
     api.state.replyline = app
     api.state.sites = Sites(app)

@@ -27,6 +27,39 @@ _EMPTY = "must not be empty"
 _MOST_ERRORS = 50
 MEDIA_TYPE = "application/problem+json"
 
+_TEXT: Mapping[str, str] = {"type": "string"}
+# Of `answer`: what the description of the API says of errors.
+_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "code", "detail"],
+    "properties": {
+        "type": _TEXT,
+        "title": _TEXT,
+        "status": {"type": "integer"},
+        "code": {"type": "string", "description": "a snake_case word to act on"},
+        "detail": {"type": "string", "description": "a sentence for people"},
+        "retry_after_ms": {"type": "integer", "description": "milliseconds after which to try again"},
+        "errors": {
+            "type": "array",
+            "description": "the fields that do not fit, the first 50",
+            "items": {
+                "type": "object",
+                "required": ["field", "in", "message"],
+                "properties": {"field": _TEXT, "in": _TEXT, "message": _TEXT},
+            },
+        },
+    },
+}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": said, "content": {MEDIA_TYPE: {"schema": _SCHEMA}}}
+    for status, said in {
+        422: "What was sent does not fit",
+        "4XX": "Refused, for the reason in `code`",
+        "5XX": "Not possible now: try again",
+    }.items()
+}
+"""What every route may answer instead, for the description of the API (RFC 9457)."""
+
 # What the parts raise that a caller can act on: the status, a word to group by, and seconds after which to try again.
 _KNOWN: Mapping[type[Exception], tuple[int, str, int | None]] = {
     StoreUnavailable: (503, "store_unavailable", 1),

@@ -70,3 +70,17 @@ async def test_a_query_parameter_that_does_not_exist_is_refused_with_the_nearest
         assert near in str(answer.json["detail"])
     assert (await door.operator("GET", "/v1/customers?limit=3")).status == 200
     assert (await door.call("GET", "/health/live?x=1")).status == 200
+
+
+async def test_the_description_of_the_api_shows_the_errors_that_are_sent(door: Door) -> None:
+    described = (await door.call("GET", "/openapi.json")).json
+    assert "HTTPValidationError" not in str(described)
+    operation = described["paths"]["/v1/dead-letters/{job_id}"]["get"]  # type: ignore[index]
+    schema = operation["responses"]["422"]["content"]["application/problem+json"]["schema"]
+    sent = await door.operator("GET", "/v1/dead-letters/none")
+    assert sent.headers["content-type"] == "application/problem+json"
+    assert set(schema["required"]) <= set(sent.json) <= set(schema["properties"])
+    errors = sent.json["errors"]
+    assert isinstance(errors, list)
+    assert set(errors[0]) == set(schema["properties"]["errors"]["items"]["required"])
+    assert {"4XX", "5XX"} <= set(operation["responses"])
