@@ -50,13 +50,13 @@ _SCHEMA: dict[str, Any] = {
         },
     },
 }
+_SAID: Mapping[int | str, str] = {
+    422: "What was sent does not fit",
+    "4XX": "Refused, for the reason in `code`",
+    "5XX": "Not possible now: try again",
+}
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": said, "content": {MEDIA_TYPE: {"schema": _SCHEMA}}}
-    for status, said in {
-        422: "What was sent does not fit",
-        "4XX": "Refused, for the reason in `code`",
-        "5XX": "Not possible now: try again",
-    }.items()
+    status: {"description": said, "content": {MEDIA_TYPE: {"schema": _SCHEMA}}} for status, said in _SAID.items()
 }
 """What every route may answer instead, for the description of the API (RFC 9457)."""
 
