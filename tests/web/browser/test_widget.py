@@ -8,7 +8,7 @@ from playwright.async_api import Browser, BrowserContext, Locator, ViewportSize,
 
 from replyline.web.widget.uploads import type_of
 from tests.waiting import until
-from tests.web.browser.chromium import axe_faults, picture
+from tests.web.browser.chromium import Complaints, axe_faults, picture
 from tests.web.browser.conftest import GREETING, Shop, Widget, set_config, show
 
 ANSWER = (
@@ -51,6 +51,44 @@ async def test_a_visitor_writes_and_sees_the_answer_being_written(context: Brows
     assert "noopener" in str(await link.get_attribute("rel"))
     assert await shop.scene.outbound() == [(ANSWER, "SENT")] or (await shop.scene.outbound())[0][1] == "READ"
     assert widget.complaints.said == []
+
+
+async def test_a_file_that_the_server_refuses_says_why(context: BrowserContext, shop: Shop) -> None:
+    widget = await show(context, shop)
+    await widget.open()
+    await expect(widget.part("attach")).to_be_visible()
+    await widget.page.locator("input[type=file]").set_input_files(
+        {"name": "cake.png", "mimeType": "image/png", "buffer": b"this is no picture"}
+    )
+    await expect(widget.part("panel")).to_contain_text("This type of file cannot be sent.")
+    assert await shop.scene.value("SELECT count(*) FROM media") == 0
+
+
+async def test_an_element_of_the_page_named_like_the_running_script_does_no_harm(
+    context: BrowserContext, shop: Shop
+) -> None:
+    page = await context.new_page()
+    complaints = Complaints(page)
+    await page.goto(shop.url)
+    source = await page.evaluate("document.querySelector('script').src")
+    key = shop.scene.channel.external_id
+    await page.evaluate(
+        """([source, key]) => {
+            document.querySelector('replyline-chat')?.remove();
+            const clobber = document.createElement('img');
+            clobber.setAttribute('name', 'currentScript');
+            clobber.dataset.siteKey = 'of-somebody-else';
+            document.body.prepend(clobber);
+            const again = document.createElement('script');
+            again.src = source;
+            again.dataset.siteKey = key;
+            return new Promise(done => { again.onload = done; document.body.append(again); });
+        }""",
+        [source, key],
+    )
+    assert await page.evaluate("document.currentScript instanceof HTMLImageElement")
+    assert await page.locator("replyline-chat[data-site-key=of-somebody-else]").count() == 0
+    assert complaints.said == []
 
 
 async def test_what_was_read_is_known_to_the_customer(context: BrowserContext, shop: Shop) -> None:
