@@ -101,3 +101,11 @@ async def routes(door: Door) -> Iterator[tuple[str, str]]:
         if path.startswith("/v1/") and not path.startswith(("/v1/queues", "/v1/jobs"))
         for method in operations
     )
+
+
+async def of_customer(door: Door, method: str, path: str, customer_id: uuid.UUID) -> str:
+    """The query that names this customer; "" for a route that takes none, which refuses it as unknown."""
+    description = (await door.call("GET", "/openapi.json")).json
+    paths = cast("dict[str, dict[str, dict[str, list[dict[str, str]]]]]", description["paths"])
+    named = {parameter["name"] for parameter in paths[path][method.lower()].get("parameters", [])}
+    return f"?customerId={customer_id}" if "customerId" in named else ""

@@ -7,7 +7,7 @@ import pytest
 from replyline.store.database import Database
 from tests.make import CLOUD_SECRETS, make_api_key, make_customer
 from tests.web.conftest import Door
-from tests.web.everything import CHANGES, NOTHING_TO_SHOW, Everything, make_everything, routes
+from tests.web.everything import CHANGES, NOTHING_TO_SHOW, Everything, make_everything, of_customer, routes
 
 _TABLES = (
     "customers", "api_keys", "chatbots", "channels", "conversations", "messages", "knowledge_documents", "webhook_endpoints",
@@ -47,7 +47,7 @@ async def test_by_id_everything_of_another_customer_looks_as_if_it_were_not_ther
         assert body is not None or method != "PATCH", path
         real = path.replace(f"{{{name}}}", str(owner.ids[name]))
         missing = path.replace(f"{{{name}}}", str(uuid.uuid4()))
-        for query in ("", f"?customerId={owner.scene.customer.id}"):
+        for query in {"", await of_customer(door, method, path, owner.scene.customer.id)}:
             answer = await door.call(method, real + query, key=stranger, json=body)
             assert answer.problem[0] == 404, (method, path, answer.body)
             if not query:
@@ -67,10 +67,12 @@ async def test_lists_hold_nothing_of_another_customer(door: Door, owner: Everyth
     listed = [path for method, path in await routes(door) if method == "GET" and "{" not in path]
     assert len(listed) > 8
     for path in listed:
-        named = await door.call("GET", f"{path}?customerId={owner.scene.customer.id}", key=stranger)
+        query = await of_customer(door, "GET", path, owner.scene.customer.id)
+        named = await door.call("GET", path + query, key=stranger)
         if path == "/v1/customers":
             assert [entry["name"] for entry in named.entries] == ["A stranger"]
             continue
+        assert query, path
         assert named.problem == (404, "not_found"), path
         own = await door.call("GET", path, key=stranger)
         theirs = await door.call("GET", path, key=owner.api_key)

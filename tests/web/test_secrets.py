@@ -5,7 +5,7 @@ import pytest
 from replyline.store.database import Database
 from tests.make import CLOUD_SECRETS, WEBHOOK_SECRET
 from tests.web.conftest import ADMIN_KEY, Door
-from tests.web.everything import NOTHING_TO_SHOW, PROVIDER_KEY, Everything, make_everything, routes
+from tests.web.everything import NOTHING_TO_SHOW, PROVIDER_KEY, Everything, make_everything, of_customer, routes
 
 
 @pytest.fixture
@@ -28,7 +28,8 @@ async def test_no_answer_contains_a_secret_sealed_or_not(door: Door, owner: Ever
             continue
         name = path.partition("{")[2].partition("}")[0]
         real = path.replace(f"{{{name}}}", str(owner.ids[name])) if name else path
-        for key, query in ((owner.api_key, ""), (ADMIN_KEY, f"?customerId={owner.scene.customer.id}")):
+        named = await of_customer(door, "GET", path, owner.scene.customer.id)
+        for key, query in ((owner.api_key, ""), (ADMIN_KEY, named)):
             answer = await door.call("GET", real + query, key=key)
             assert answer.status == (409 if path in NOTHING_TO_SHOW else 200), (path, answer.body)
             text = answer.body.decode()
