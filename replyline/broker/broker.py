@@ -23,7 +23,7 @@ from replyline.broker.listening import Listening
 from replyline.broker.live import Live, LiveNames, Told, Written
 from replyline.broker.pacing import Pacing
 from replyline.broker.publishing import Adder
-from replyline.broker.scripts import DRAIN, GET_COUNTS, GET_STATE, PAUSE, PROMOTE, REMOVE
+from replyline.broker.scripts import DRAIN, GET_COUNTS, GET_STATE, PAUSE, PROMOTE, REMOVE, REMOVE_REMAINS
 from replyline.broker.throttle import Throttle
 from replyline.broker.wire import Answer, Reply, pack
 from replyline.broker.worker import Worker
@@ -127,23 +127,28 @@ class Broker:
         """Like `publish`, for jobs that an earlier call may have added in part.
 
         A script that Redis refuses in its middle (a key of another type, a command without permission) leaves what it has
-        written: a job that is in no list, and whose id is known all the same. What is left of such a job is removed first.
+        written: a job that is in no list, and whose id is known all the same. What is left of such a job is removed first, by
+        a script: another process may publish the same job at this moment, and what it has added stays.
         """
+        removals = [self._removal_of_remains(new) for new in publications]
         try:
-            looks = await self._connection.run_all([self._look(new.queue, new.job_id) for new in publications])
+            answers = await self._connection.run_all(removals)
         except BrokerUnavailable as error:
             raise NotAcknowledged(str(error), tuple(publications)) from error
-        pairs = list(zip(publications, looks, strict=True))
-        refusals = {new: look for new, look in pairs if isinstance(look, BrokerUnavailable | CommandRefused)}
-        unknown = [new for new, look in pairs if new not in refusals and _state(look) is None]
-        if unknown:
-            await self._connection.run_all([pack("DEL", self._of(new.queue).job(new.job_id)) for new in unknown])
+        pairs = list(zip(publications, answers, strict=True))
+        refusals = {new: said for new, said in pairs if isinstance(said, BrokerUnavailable | CommandRefused)}
+        missing = [new for new, said in pairs if said == 1]
+        if missing:
             try:
-                await self.publish(unknown)
+                await self.publish(missing)
             except PublicationsRefused as error:
                 refusals |= dict.fromkeys(error.refused, error)
         if refusals:
             raise PublicationsRefused(str(next(iter(refusals.values()))), tuple(refusals))
+
+    def _removal_of_remains(self, new: Publication) -> bytes:
+        keys = self._of(new.queue)
+        return REMOVE_REMAINS.call(*keys.all(*_STATES), keys.job(new.job_id), new.job_id)
 
     def _look(self, queue: str, job_id: str) -> bytes:
         keys = self._of(queue)

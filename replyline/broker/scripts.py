@@ -76,6 +76,7 @@ LIVE_ENTER = _own_script("liveEnter", keys=1)
 LIVE_LEAVE = _own_script("liveLeave", keys=2)
 LIVE_WATCHED = _own_script("liveWatched", keys=2)
 THROTTLE = _own_script("throttle", keys=0)
+REMOVE_REMAINS = _own_script("removeRemains", keys=9)
 
 SCRIPTS = (
     ADD_STANDARD,
@@ -105,6 +106,7 @@ SCRIPTS = (
     LIVE_LEAVE,
     LIVE_WATCHED,
     THROTTLE,
+    REMOVE_REMAINS,
 )
 
 _DIGESTS = {script.digest.encode(): script for script in SCRIPTS}

@@ -1,5 +1,6 @@
 """A Redis that answers, and refuses what a worker needs: the worker says so, and goes on when it may."""
 
+import asyncio
 import time
 
 from replyline.broker import Broker
@@ -54,6 +55,23 @@ async def test_what_a_refused_script_left_half_done_is_added_anew(
         await until(lambda: len(desk.seen) == 2)
     assert sorted(desk.ids) == ["half", "whole"]
     await broker.close()
+
+
+async def test_two_processes_that_publish_the_same_job_again_add_it_once(
+    own_valkey: EmbeddedValkey, own_redis: Client
+) -> None:
+    one, other = Broker(own_valkey.url), Broker(own_valkey.url)
+    await one.open()
+    await other.open()
+    lost = [job(f"lost-{number}") for number in range(200)]
+    await asyncio.gather(*(broker.publish_again(lost) for broker in (one, other) * 5))
+    listed = await own_redis.zrange(f"{PREFIX}prioritized", 0, -1)
+    assert sorted(listed) == sorted(new.job_id for new in lost)
+    assert [name for name in listed if not await own_redis.exists(f"{PREFIX}{name}")] == []
+    added = [entry for _, entry in await own_redis.xrange(f"{PREFIX}events") if entry["event"] == "added"]
+    assert len(added) == len(lost), "a job that was removed and added anew would be announced twice"
+    await one.close()
+    await other.close()
 
 
 async def test_the_times_of_jobs_are_redis_time(broker: Broker) -> None:
