@@ -1,6 +1,7 @@
 """What external workers report of the jobs they do, and what an operator may do where none reports."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -144,13 +145,45 @@ async def find_open(app: App, job_id: uuid.UUID) -> ExternalJob:
 async def report(app: App, job_id: uuid.UUID, result: Result) -> None:
     """Take a result that an operator, or an external worker by HTTP, reports.
 
+    What ended before is taken from its queue all the same: Redis may have been away when it was reported first.
+
     Raises:
         NotOpen: see there.
     """
-    job = await find_open(app, job_id)
+    try:
+        job = await find_open(app, job_id)
+    except NotOpen:
+        await _remove_ended(app, job_id)
+        raise
     if not await record(app, job, result):
         raise NotOpen(f"job {job_id} ended in this moment")
     await app.broker.remove(job.queue, job.bullmq_id)  # what waits there must not be done as well
+
+
+async def _remove_ended(app: App, job_id: uuid.UUID) -> None:
+    async with app.database.connection() as connection:
+        found = await external.find(connection, app.settings.external, job_id)
+    if found is None:
+        return
+    queue, bullmq_id = found
+    await remove_ended(app, queue, [(job_id, int(bullmq_id.rpartition("-")[2]), bullmq_id)])
+
+
+async def remove_ended(app: App, queue: str, bullmq_ids: Sequence[tuple[uuid.UUID, int, str]]) -> list[str]:
+    """Take from the queue which of its waiting jobs (row, generation, BullMQ's id) need not be done any more; returns which.
+
+    A dead letter that was tried before stays: an operator has retried it by BullMQ's tools.
+    """
+    async with app.database.connection() as connection:
+        ended = await external.ended(connection, bullmq_ids)
+    dead = [name for name, is_dead in ended if is_dead]
+    tried = {
+        name
+        for name, left in zip(dead, await app.broker.watch.finished(queue, dead), strict=True)
+        if left.attempts or left.stack
+    }
+    needless = [name for name, _ in ended if name not in tried]
+    return [name for name in needless if await app.broker.remove(queue, name)]
 
 
 async def hand_over_again(app: App, job_id: uuid.UUID) -> None:

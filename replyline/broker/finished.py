@@ -78,6 +78,18 @@ class Watch:
         answers = await self._connection.run_all([pack("HMGET", keys.job(job_id), *_FIELDS) for job_id in job_ids])
         return [_finished(answer) for answer in answers]
 
+    async def waiting(self, queue: str, *, limit: int) -> list[str]:
+        """The ids of jobs that no worker has: of each kind of list (plain, prioritized, delayed) the `limit` that come first."""
+        keys = self._of(queue)
+        lists = [pack("LRANGE", keys[name], -limit, -1) for name in ("wait", "paused")]
+        sets = [pack("ZRANGE", keys[name], 0, limit - 1) for name in ("prioritized", "delayed")]
+        found: list[str] = []
+        for answer in await self._connection.run_all([*lists, *sets]):
+            if isinstance(answer, BrokerUnavailable | CommandRefused):
+                raise answer
+            found += [_text(entry) for entry in answer] if isinstance(answer, list) else []
+        return found
+
     async def remembers_since(self) -> int | None:
         """Since when, milliseconds since 1970, this Redis has forgotten nothing; None if that cannot be known.
 

@@ -131,7 +131,7 @@ async def _require_claim(app: App, run: Run, channel: Channel, account: ChannelA
             mine = await claim_repeat(connection, run, message)
         if not mine:
             raise _unknown("another run is repeating it", patience_s)
-    elif not message.claimed and (message.claimed_before is None or channel.repeat_is_safe):
+    elif not (message.claimed or message.handed_over) and (message.claimed_before is None or channel.repeat_is_safe):
         raise _unknown("another run has just claimed it", _LOOK_AGAIN_S)
     elif not message.claimed:
         await _mark_unknown(app, message)

@@ -49,6 +49,12 @@ _OLDEST = f"""
 SELECT {_COLUMNS} FROM jobs WHERE {_OPEN} AND ($2::text IS NULL OR wait_reason = $2) ORDER BY run_at, id LIMIT $3
 """  # noqa: S608  as above
 _BY_ID = f"SELECT {_COLUMNS} FROM jobs WHERE {_UNDONE} AND id = ANY($2::uuid[]) ORDER BY id"  # noqa: S608  as above
+_ENDED = """
+SELECT r.name, j.state = 'DEAD' AND j.generation = r.generation AS dead
+FROM unnest($1::uuid[], $2::int[], $3::text[]) AS r (id, generation, name) JOIN jobs j ON j.id = r.id
+WHERE j.state <> 'WAITING' OR j.generation > r.generation
+"""
+_FIND = "SELECT queue, generation FROM jobs WHERE queue = ANY($1::text[]) AND id = $2 AND state <> 'WAITING'"
 _IS_DEAD = "SELECT 1 FROM jobs WHERE id = $1 AND generation = $2 AND state = 'DEAD'"
 _IS_TAKEN = """
 SELECT 1 FROM messages o JOIN messages m ON m.channel_id = o.channel_id AND m.id <> o.id
@@ -99,6 +105,20 @@ async def oldest(connection: Connection, queues: Collection[str], *, lost: bool,
 async def by_id(connection: Connection, queues: Collection[str], job_ids: Sequence[uuid.UUID]) -> list[ExternalJob]:
     """Those of the jobs that have not ended, also such as wait for an earlier message of their conversation."""
     return [ExternalJob(**dict(record)) for record in await connection.fetch(_BY_ID, list(queues), job_ids)]
+
+
+async def ended(connection: Connection, named: Sequence[tuple[uuid.UUID, int, str]]) -> list[tuple[str, bool]]:
+    """Of the jobs (row, generation, name) the names of those that ended or were published again, and which are dead letters."""
+    records = await connection.fetch(
+        _ENDED, [row[0] for row in named], [row[1] for row in named], [row[2] for row in named]
+    )
+    return [(record["name"], record["dead"]) for record in records]
+
+
+async def find(connection: Connection, queues: Collection[str], job_id: uuid.UUID) -> tuple[str, str] | None:
+    """The queue and BullMQ's id of a job of these queues, also of one that ended."""
+    record = await connection.fetchrow(_FIND, list(queues), job_id)
+    return None if record is None else (record["queue"], f"{job_id}-{record['generation']}")
 
 
 async def is_given_up(db: Database, job_id: uuid.UUID, *, generation: int) -> bool:

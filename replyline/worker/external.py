@@ -20,6 +20,7 @@ from replyline.external_results import (
     record,
     record_after_all,
     refresh_gauges,
+    remove_ended,
 )
 from replyline.store import external
 from replyline.store.database import StoreUnavailable
@@ -85,7 +86,16 @@ class ExternalWork:
             if self._after is None:
                 await self._clean()
                 break
+        await self._remove_ended()
         await refresh_gauges(self._app)
+
+    async def _remove_ended(self) -> None:
+        """What was reported while Redis was away still waits there: an external worker would do it again."""
+        for queue in self._queues:
+            waiting = await self._app.broker.watch.waiting(queue, limit=_PAGE)
+            named = [(row_id, int(name.rpartition("-")[2]), name) for name in waiting if (row_id := _row_id(name))]
+            for name in await remove_ended(self._app, queue, named) if named else ():
+                log.info("external.removed", queue=queue, job=name)
 
     async def _settle_named(self, queue: str, bullmq_ids: Sequence[str]) -> None:
         ids = {row_id: name for name in bullmq_ids if (row_id := _row_id(name)) is not None}
@@ -198,7 +208,7 @@ class ExternalWork:
 def _row_id(bullmq_id: str) -> uuid.UUID | None:
     row_id, _, generation = bullmq_id.rpartition("-")
     try:
-        return uuid.UUID(row_id) if generation.isdecimal() else None
+        return uuid.UUID(row_id) if generation.isdecimal() and len(generation) < 10 else None
     except ValueError:  # somebody else's job in the same queue
         return None
 

@@ -134,3 +134,16 @@ async def test_a_replay_may_send_again(database: Database) -> None:
     async with database.transaction() as connection:
         await replay(connection, job_id, customer_id=scene.customer.id, outbox=Outbox())
     assert (await _claim(scene, replace(run_of(job_id), generation=1))).claimed
+
+
+async def test_what_an_external_worker_was_given_is_not_free_until_its_outcome_stayed_unknown(database: Database) -> None:
+    scene, job_id = await _sending(database)
+    await scene.fetch("UPDATE jobs SET handed_over_at = now() WHERE id = $1", job_id)
+    run = run_of(job_id)
+    message = await _claim(scene, run)
+    assert (message.claimed, message.handed_over) == (False, True)
+    async with database.connection() as connection:
+        await mark_unknown(connection, message.message_id, customer_id=message.customer_id)
+        assert await claim_repeat(connection, run, message)
+    await scene.moves.put_off(Setback(job_id, 0, "pace", None, nothing_sent_by=run.id))
+    assert (await _claim(scene, run_of(job_id))).claimed, "its repeat sent nothing, and nobody else has it"

@@ -106,9 +106,9 @@ async def test_what_waits_says_why_and_since_when(scene: Scene) -> None:
 
 async def test_a_job_held_behind_another_has_no_time(scene: Scene) -> None:
     accepted = await scene.accept("hello")
-    await scene.value("UPDATE jobs SET run_at = 'infinity', wait_reason = 'behind an earlier message'")
+    await scene.value("UPDATE jobs SET run_at = 'infinity', wait_reason = 'behind_earlier'")
     (job,) = (await _of(scene, accepted.message_id)).jobs
-    assert (job.run_at, job.wait_reason) == (None, "behind an earlier message")
+    assert (job.run_at, job.wait_reason) == (None, "behind_earlier")
 
 
 async def test_a_dead_letter_of_the_door_is_found_by_its_message(scene: Scene) -> None:

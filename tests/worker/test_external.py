@@ -10,7 +10,7 @@ import pytest
 
 from replyline.app import App, open_app
 from replyline.broker import ActiveJob, Completed, Failed, Outcome, Postpone
-from replyline.external_results import NotOpen, Result, hand_over_again, report
+from replyline.external_results import NotOpen, Result, find_open, hand_over_again, record, report
 from replyline.jobs import WHATSAPP_QR_SEND, IncomingMessageJob
 from replyline.settings import SettingsError, load
 from replyline.store.database import Database
@@ -341,6 +341,42 @@ async def test_a_reported_result_settles_the_job_and_takes_it_from_the_queue(
         assert await app.broker.states(WHATSAPP_QR_SEND, [f"{job['id']}-0"]) == [None]
         with pytest.raises(NotOpen):
             await report(app, job["id"], result)
+
+
+async def test_a_job_that_was_settled_while_redis_was_away_is_taken_from_the_queue(
+    database: Database, database_url: str, valkey_url: str
+) -> None:
+    async with working(settings_for(valkey_url, database_url, **_OURS | {"sweep_every_s": 3600.0})) as app:
+        await _answer(app, database)
+        (job,) = await until(lambda: _jobs(database))
+        await until(lambda: _is(app, f"{job['id']}-0", "prioritized"))
+        assert await record(app, await find_open(app, job["id"]), Result("sent", "by hand", job["created_at"]))
+        await ExternalWork(app).look()
+        assert await app.broker.states(WHATSAPP_QR_SEND, [f"{job['id']}-0"]) == [None]
+
+
+async def test_a_settled_job_that_is_reported_again_is_taken_from_the_queue(
+    database: Database, database_url: str, valkey_url: str
+) -> None:
+    async with working(settings_for(valkey_url, database_url, **_OURS | {"sweep_every_s": 3600.0})) as app:
+        await _answer(app, database)
+        (job,) = await until(lambda: _jobs(database))
+        await until(lambda: _is(app, f"{job['id']}-0", "prioritized"))
+        result = Result("failed", "by hand", job["created_at"])
+        assert await record(app, await find_open(app, job["id"]), result)
+        with pytest.raises(NotOpen):
+            await report(app, job["id"], result)
+        assert await app.broker.states(WHATSAPP_QR_SEND, [f"{job['id']}-0"]) == [None]
+
+
+async def test_what_was_handed_over_before_the_queue_became_ours_is_not_sent_at_once(
+    database: Database, database_url: str, valkey_url: str
+) -> None:
+    async with working(settings_for(valkey_url, database_url, **_OURS)) as app:
+        await _answer(app, database)
+        await until(lambda: _waits_because(database, WAITS))
+    async with working(settings_for(valkey_url, database_url, reconcile_after_s=3600.0)):
+        await until(lambda: _with_status(database, "UNKNOWN"))
 
 
 async def test_an_id_that_another_message_has_does_not_keep_a_sent_message_open(

@@ -50,6 +50,8 @@ class Outbound:
     """Whether the run that asked may send it now."""
     claimed_before: uuid.UUID | None
     """The run that had claimed it before, and of which it is not known what it did."""
+    handed_over: bool
+    """Whether an external worker was given it before its queue became ours, and of which it is not known what it did."""
 
 
 # One statement and no transaction around it: a claim costs one round trip, and the commit that makes it known.
@@ -60,7 +62,7 @@ WITH asked AS (
 ), claimed AS (
     UPDATE jobs j SET send_run = r.run_id FROM asked r
     WHERE j.id = r.job_id AND j.state = 'WAITING' AND j.generation <= r.generation
-      AND (j.send_run IS NULL OR j.send_run = r.run_id OR r.repeat_is_safe)
+      AND (j.send_run IS NULL AND j.handed_over_at IS NULL OR j.send_run = r.run_id OR r.repeat_is_safe)
     RETURNING j.id
 )
 SELECT r.ord, m.id AS message_id, m.conversation_id, m.customer_id, m.channel_id, m.status, m.content, m.body::text AS body,
@@ -72,7 +74,8 @@ SELECT r.ord, m.id AS message_id, m.conversation_id, m.customer_id, m.channel_id
        ) END AS phone,
        extract(epoch FROM now() - v.window_from)::float8 AS silent_for_s,
        coalesce(extract(epoch FROM now() - m.unknown_since), 0)::float8 AS unknown_for_s,
-       c.id IS NOT NULL AS claimed, j.send_run AS claimed_before
+       c.id IS NOT NULL AS claimed, j.send_run AS claimed_before,
+       j.handed_over_at IS NOT NULL AS handed_over
 FROM asked r
 JOIN jobs j ON j.id = r.job_id AND j.state = 'WAITING' AND j.generation <= r.generation
 JOIN messages m ON m.id = j.message_id AND m.direction = 'OUTBOUND'
@@ -84,7 +87,7 @@ LEFT JOIN messages q ON q.id = m.quotes AND q.channel_id = m.channel_id
 # Runs that waited for the same outcome wake together: the first takes the claim of the run before, the others find it taken.
 _CLAIM_REPEAT = """
 WITH claimed AS (
-    UPDATE jobs SET send_run = $2
+    UPDATE jobs SET send_run = $2, handed_over_at = NULL
     WHERE id = $1 AND state = 'WAITING' AND generation <= $3 AND send_run IS NOT DISTINCT FROM $4
     RETURNING message_id
 )

@@ -35,8 +35,9 @@ FROM jobs WHERE id = $1 AND state = 'DEAD' AND ($2::uuid IS NULL OR customer_id 
 _REVIVE = """
 UPDATE jobs
 SET state = 'WAITING', generation = generation + 1, attempts = 0, supersedes = 0, send_run = NULL, reason = NULL,
-    finished_at = NULL, postponed_since = NULL, run_at = CASE WHEN $2 THEN 'infinity'::timestamptz ELSE now() END,
-    wait_reason = CASE WHEN $2 THEN 'behind an earlier message of the conversation' END,
+    finished_at = NULL, postponed_since = NULL, handed_over_at = NULL,
+    run_at = CASE WHEN $2 THEN 'infinity'::timestamptz ELSE now() END,
+    wait_reason = CASE WHEN $2 THEN 'behind_earlier' END,
     wait_since = CASE WHEN $2 THEN now() END, waits = '[]'
 WHERE id = $1 AND state = 'DEAD'
 RETURNING generation

@@ -20,7 +20,6 @@ const WAITS = {
   session_closed: 'Held, not lost: the telephone is not connected',
   session_not_paired: 'Held, not lost: the telephone is not linked yet',
   session_banned: 'Held: WhatsApp has banned the number',
-  'behind an earlier message of the conversation': 'Behind an earlier message, so that order is kept',
 };
 
 const REASONS = {
