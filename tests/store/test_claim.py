@@ -136,7 +136,9 @@ async def test_a_replay_may_send_again(database: Database) -> None:
     assert (await _claim(scene, replace(run_of(job_id), generation=1))).claimed
 
 
-async def test_what_an_external_worker_was_given_is_not_free_until_its_outcome_stayed_unknown(database: Database) -> None:
+async def test_what_an_external_worker_was_given_is_not_free_until_its_outcome_stayed_unknown(
+    database: Database,
+) -> None:
     scene, job_id = await _sending(database)
     await scene.fetch("UPDATE jobs SET handed_over_at = now() WHERE id = $1", job_id)
     run = run_of(job_id)

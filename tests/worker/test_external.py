@@ -343,13 +343,17 @@ async def test_a_reported_result_settles_the_job_and_takes_it_from_the_queue(
             await report(app, job["id"], result)
 
 
+async def _queued(app: App, database: Database) -> asyncpg.Record:
+    await _answer(app, database)
+    (job,) = await until(lambda: _jobs(database))
+    return await until(lambda: _is(app, f"{job['id']}-0", "prioritized")) and job
+
+
 async def test_a_job_that_was_settled_while_redis_was_away_is_taken_from_the_queue(
     database: Database, database_url: str, valkey_url: str
 ) -> None:
     async with working(settings_for(valkey_url, database_url, **_OURS | {"sweep_every_s": 3600.0})) as app:
-        await _answer(app, database)
-        (job,) = await until(lambda: _jobs(database))
-        await until(lambda: _is(app, f"{job['id']}-0", "prioritized"))
+        job = await _queued(app, database)
         assert await record(app, await find_open(app, job["id"]), Result("sent", "by hand", job["created_at"]))
         await ExternalWork(app).look()
         assert await app.broker.states(WHATSAPP_QR_SEND, [f"{job['id']}-0"]) == [None]
@@ -359,24 +363,12 @@ async def test_a_settled_job_that_is_reported_again_is_taken_from_the_queue(
     database: Database, database_url: str, valkey_url: str
 ) -> None:
     async with working(settings_for(valkey_url, database_url, **_OURS | {"sweep_every_s": 3600.0})) as app:
-        await _answer(app, database)
-        (job,) = await until(lambda: _jobs(database))
-        await until(lambda: _is(app, f"{job['id']}-0", "prioritized"))
+        job = await _queued(app, database)
         result = Result("failed", "by hand", job["created_at"])
         assert await record(app, await find_open(app, job["id"]), result)
         with pytest.raises(NotOpen):
             await report(app, job["id"], result)
         assert await app.broker.states(WHATSAPP_QR_SEND, [f"{job['id']}-0"]) == [None]
-
-
-async def test_what_was_handed_over_before_the_queue_became_ours_is_not_sent_at_once(
-    database: Database, database_url: str, valkey_url: str
-) -> None:
-    async with working(settings_for(valkey_url, database_url, **_OURS)) as app:
-        await _answer(app, database)
-        await until(lambda: _waits_because(database, WAITS))
-    async with working(settings_for(valkey_url, database_url, reconcile_after_s=3600.0)):
-        await until(lambda: _with_status(database, "UNKNOWN"))
 
 
 async def test_an_id_that_another_message_has_does_not_keep_a_sent_message_open(
