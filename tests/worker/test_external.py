@@ -346,7 +346,8 @@ async def test_a_reported_result_settles_the_job_and_takes_it_from_the_queue(
 async def _queued(app: App, database: Database) -> asyncpg.Record:
     await _answer(app, database)
     (job,) = await until(lambda: _jobs(database))
-    return await until(lambda: _is(app, f"{job['id']}-0", "prioritized")) and job
+    await until(lambda: _is(app, f"{job['id']}-0", "prioritized"))
+    return job
 
 
 async def test_a_job_that_was_settled_while_redis_was_away_is_taken_from_the_queue(
