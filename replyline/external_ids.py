@@ -32,5 +32,4 @@ PHONE_NUMBER_ID = IdKind("phone_number_id", r"\d{5,20}", "5 to 20 digits")
 MEDIA_ID = IdKind("media id", r"\d{1,32}", "1 to 32 digits")
 # docs/qr-gateway.md, "Calls". Not dots alone: URL libraries read "." and ".." as folders.
 SESSION = IdKind("session", r"(?!\.+\Z)[A-Za-z0-9._-]{1,100}", "1 to 100 of A-Z a-z 0-9 . _ -, and more than dots")
-CHANNEL_KEY = IdKind("channel key", r"[A-Za-z0-9_-]{1,64}", "1 to 64 of A-Z a-z 0-9 _ -")
 TEMPLATE_NAME = IdKind("template name", r"[a-z0-9_]{1,512}", "1 to 512 of a-z 0-9 _")

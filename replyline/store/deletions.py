@@ -55,7 +55,8 @@ async def delete_with_all(db: Database, statement: str, *values: object) -> bool
 
 
 _CLAIM_FILES = """
-UPDATE files_to_delete f SET tries = f.tries + 1, try_at = now() + make_interval(secs => $2)
+UPDATE files_to_delete f
+SET tries = f.tries + 1, try_at = now() + make_interval(secs => least($2 * 2.0 ^ least(f.tries, 20), $3))
 FROM (SELECT path FROM files_to_delete WHERE try_at <= now() ORDER BY try_at LIMIT $1 FOR UPDATE SKIP LOCKED) due
 WHERE f.path = due.path RETURNING f.path
 """
@@ -74,9 +75,9 @@ DELETE FROM sessions_to_delete WHERE created_at < now() - make_interval(secs => 
 
 
 async def claim_files(db: Database, *, limit: int) -> Sequence[str]:
-    """Where files are that are to be deleted; who gets them has two minutes until they are given to somebody else."""
+    """Where files are that are to be deleted; after two minutes they are tried again, then after twice as long, up to an hour."""
     async with db.connection() as connection:
-        return [record["path"] for record in await connection.fetch(_CLAIM_FILES, limit, _CLAIM_S)]
+        return [record["path"] for record in await connection.fetch(_CLAIM_FILES, limit, _CLAIM_S, _LONGEST_WAIT_S)]
 
 
 async def files_deleted(db: Database, paths: Sequence[str]) -> None:

@@ -60,7 +60,7 @@ async def _delete_files(app: App) -> int:
             if not isinstance(error, FilesUnavailable):
                 raise error
             log.error("deletions.file_stays", path=path, error=str(error))
-        if failed:  # the place is away: the rest would fail alike
+        if len(failed) == len(some):  # the place is away: the rest would fail alike
             return 0
     return len(paths)
 

@@ -16,7 +16,7 @@ from replyline.store.moves.accept import Accept, Accepted
 from replyline.store.moves.adopt import adopt
 from replyline.store.moves.dead_letters import discard, replay
 from replyline.store.moves.give_up import Consequence, GivenUp
-from replyline.store.moves.inbound_lane import MOST_TAKEN, Receive, free_lanes
+from replyline.store.moves.inbound_lane import MOST_TAKEN, Receive, free_lanes, go_on_unless_locked
 from replyline.store.moves.receive import Received
 from replyline.store.moves.work import Run
 from replyline.store.outbox import Outbox
@@ -263,3 +263,16 @@ async def test_two_runs_of_different_jobs_of_a_lane_at_once_save_each_message_on
         )
     )
     assert await _texts(scene) == [f"m{number}" for number in range(10)]
+
+
+async def test_the_door_does_not_wait_for_a_row_of_a_lane_that_another_process_has_locked(database: Database) -> None:
+    scene = await make_scene(database)
+    accepted = await _flood(scene, 3)
+    lane = str(await scene.value("SELECT lane_key FROM jobs WHERE id = $1", accepted[1].job_id))
+    await scene.fetch("UPDATE jobs SET state = 'DONE', finished_at = now() WHERE id = $1", accepted[0].job_id)
+    outbox = Outbox()
+    async with database.transaction() as other, database.transaction() as door:
+        await other.fetch("SELECT 1 FROM jobs WHERE lane_key = $1 AND finished_at IS NULL FOR UPDATE", lane)
+        await door.execute("SET LOCAL lock_timeout = 100")
+        await go_on_unless_locked(door, [lane], outbox)
+    assert outbox.jobs == []

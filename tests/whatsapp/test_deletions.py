@@ -102,3 +102,22 @@ async def test_a_file_that_cannot_be_deleted_now_is_deleted_later(
         async with database.connection() as connection:
             assert await connection.fetchval("SELECT count(*) FROM files_to_delete") == 0
         assert not (place / "a" / "b" / "c").exists()
+
+
+async def test_a_file_that_cannot_be_deleted_keeps_no_other_from_it(
+    database: Database, database_url: str, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = tmp_path_factory.mktemp("media")
+    (place / "a").write_text("in the way: a file where a folder should be")
+    async with open_app(settings_for(valkey_url, database_url, media_url=str(place))) as app:
+        await deletions.note_file(database, "a/b/c")
+        for number in range(40):
+            await deletions.note_file(database, f"gone-{number}")
+        async with database.connection() as connection:
+            await connection.execute("UPDATE files_to_delete SET tries = 3 WHERE path = 'a/b/c'")
+        await delete_left_behind(app)
+    async with database.connection() as connection:
+        left = await connection.fetch(
+            "SELECT path, try_at > now() + interval '10 minutes' AS late FROM files_to_delete"
+        )
+    assert [tuple(row) for row in left] == [("a/b/c", True)]

@@ -11,7 +11,7 @@ from replyline.ids import new_id
 from replyline.jobs import IncomingMessageJob
 from replyline.produced import Produced, as_id
 from replyline.store.database import Connection
-from replyline.store.moves.inbound_lane import go_on
+from replyline.store.moves.inbound_lane import go_on_unless_locked
 from replyline.store.outbox import Enqueue, Outbox, insert_jobs
 
 
@@ -147,7 +147,7 @@ async def accept(connection: Connection, rows: Sequence[Accept], outbox: Outbox)
     enqueued = [_enqueue(row) for row in rows]
     # In key order, so that two batches with the same keys cannot wait for each other.
     inserted = await insert_jobs(connection, sorted(enqueued, key=lambda row: (row.dedupe_key or "", row.id)), outbox)
-    await go_on(connection, _leaderless(enqueued, inserted), outbox)
+    await go_on_unless_locked(connection, _leaderless(enqueued, inserted), outbox)
     repeated = [row.dedupe_key for row in enqueued if row.id not in inserted]
     known = {record["dedupe_key"]: record for record in await connection.fetch(_KNOWN, repeated)} if repeated else {}
     results: list[Accepted] = []

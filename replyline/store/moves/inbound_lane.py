@@ -227,6 +227,17 @@ def released(records: Iterable[asyncpg.Record]) -> list[NewJob]:
     ]
 
 
+# Who takes in a message holds locks of its own: waiting for a front that another process has locked could be a deadlock.
+_RELEASE_FREE = _RELEASE.replace("ORDER BY w.id LIMIT 1", "ORDER BY w.id LIMIT 1 FOR UPDATE SKIP LOCKED")
+
+
+async def go_on_unless_locked(connection: Connection, lanes: Iterable[str], outbox: Outbox) -> None:
+    """Like `go_on`, passing over rows that another process has locked: it, or the sweeper, lets those lanes go on."""
+    keys = sorted(set(lanes))
+    if keys:
+        outbox.extend(released(await connection.fetch(_RELEASE_FREE, keys)))
+
+
 async def go_on(connection: Connection, lanes: Iterable[str], outbox: Outbox) -> None:
     """Give the first job that waits behind another in each lane its turn; the one that was ahead must have been ended before."""
     keys = sorted(set(lanes))
