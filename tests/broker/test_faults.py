@@ -167,7 +167,8 @@ async def test_a_job_whose_fetch_got_lost_on_the_way_runs_at_once(valkey_url: st
             await until(lambda: _marker_gone(broker))  # taken by the worker, who was never told
             await proxy.cut()
             proxy.thaw()
-            await until(lambda: "lost" in desk.ids, timeout_s=5.0)
+            # Without a look of its own it would be found when its lock has run out, after 30 s.
+            await until(lambda: "lost" in desk.ids, timeout_s=20.0)
         await behind.close()
 
     assert (await broker.counts(QUEUE)).active == 0

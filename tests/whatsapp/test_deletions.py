@@ -81,7 +81,7 @@ async def test_the_files_of_a_deleted_customer_are_deleted(street: Open) -> None
         async def gone() -> bool:
             return await here.value("SELECT count(*) FROM files_to_delete") == 0 and not file.exists()
 
-        await until(gone)
+        await until(gone, timeout_s=40)
 
 
 async def test_a_file_that_cannot_be_deleted_now_is_deleted_later(

@@ -1,6 +1,7 @@
 """WhatsApp by QR from end to end: sessions, a human on the telephone, hidden numbers, missing confirmations, pacing."""
 
 import base64
+import itertools
 from itertools import pairwise
 
 import msgspec
@@ -66,13 +67,16 @@ async def test_a_number_that_takes_everything_and_confirms_nothing_is_found_out(
 
 
 async def test_one_confirmation_shows_that_a_number_lives(street: Open) -> None:
-    async with street(QR, settings={"degraded_after_s": 0.5, "probe_first_s": 600}) as here:
+    async with street(QR, settings={"degraded_after_s": 2.0, "probe_first_s": 600}) as here:
         await here.configure(acks=False)
         await here.write("Hello")
         await here.until_seen("Echo: Hello")
         await here.configure(acks=True)
-        for number in range(4):
-            await here.write("Hello", sender=f"491510000000{number}")
+        senders = itertools.count(4915100000000)
+        while not await here.value(
+            "SELECT min(accepted_at) < now() - interval '4 seconds' FROM messages WHERE direction = 'OUTBOUND'"
+        ):  # until the first has gone without a confirmation for long enough
+            await here.write("Hello", sender=str(next(senders)))
             await here.until_at_rest()
         assert await here.events() == []
 
