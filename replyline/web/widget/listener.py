@@ -1,7 +1,6 @@
 """One open page: what it is sent, from where it is in the log, and what is held for it of what happens right now."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -108,7 +107,7 @@ class Listener:
     async def frames(self) -> AsyncIterator[bytes]:
         """What to send, until the page is gone or its session is over. Never more than one page of the log at a time."""
         yield b"retry: %d\n\n" % RETRY_MS
-        while not self._ended and (left_s := self._expires_at - time.time()) > 0:
+        while not self._ended and (left_s := self._expires_at - self._app.broker.now_ms() / 1000) > 0:
             self._woken.clear()
             sent = False
             async for framed in self._due():

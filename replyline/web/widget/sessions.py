@@ -51,7 +51,7 @@ async def begin_session(  # noqa: PLR0917  FastAPI's parameters
     found = (
         await visitors.by_token(app.database, body.visitor_token, channel_id=site.id) if body.visitor_token else None
     )
-    user_id = _vouched_for(sites, site, body, found)
+    user_id = _vouched_for(sites, site, body, found, now_s=app.broker.now_ms() / 1000)
     known = found if found is not None and _is_same(found, user_id) else None
     token = body.visitor_token
     if known is None or token is None:
@@ -102,11 +102,11 @@ async def make_ticket(guest: CurrentGuest, app: Here, limits: Limited) -> Ticket
     return TicketOut(ticket=name, expires_in=TICKET_S)
 
 
-def _vouched_for(sites: Sites, site: Channel, body: SessionIn, found: Visitor | None) -> str | None:
+def _vouched_for(sites: Sites, site: Channel, body: SessionIn, found: Visitor | None, *, now_s: float) -> str | None:
     known_as = found.identity if found is not None and found.identity_kind == "external" else None
     secret = sites.secret(site, "identity_secret")
     if body.user_token is not None:
-        return identity.by_token(secret, site.external_id, body.user_token, known_as=known_as)
+        return identity.by_token(secret, site.external_id, body.user_token, known_as=known_as, now_s=now_s)
     if body.user is not None:
         return identity.by_hash(secret, body.user.id, body.user.hash)
     if site.config.get("identity") == "required":
