@@ -19,7 +19,7 @@ from replyline.jobs import ANY_JOB, DEAD_LETTER, ChannelKind, IncomingMessageJob
 from replyline.joining import Joining, known_deployment
 from replyline.key_holders import KeyHolders
 from replyline.late_usage import LateUsage
-from replyline.live import CLOSED, LiveEvent, encode_event
+from replyline.live import LiveEvent, encode_event, owned
 from replyline.produced import Produced
 from replyline.providers import Provider, open_provider
 from replyline.publisher import Publisher
@@ -261,8 +261,8 @@ class App:
         """Give a conversation to the bot, a human or nobody; False where the customer has no such one."""
         async with self.database.transaction() as connection:
             changed = await set_owner(connection, conversation_id, customer_id=customer_id, owner=owner)
-        if changed and owner == "NONE":
-            await self.tell(conversation_id, CLOSED)
+        if changed:
+            await self.tell(conversation_id, *owned(owner))
         return changed
 
     async def see(self, seen: Seen) -> int:

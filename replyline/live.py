@@ -17,6 +17,12 @@ class LiveEvent(msgspec.Struct, frozen=True):
 CLOSED = LiveEvent("conversation.closed", {})
 
 
+def owned(owner: str) -> tuple[LiveEvent, ...]:
+    """Who answers from now on: `BOT`, `HUMAN` or `NONE`; for nobody also in the older word, for pages that know only that."""
+    event = LiveEvent("conversation.owner", {"owner": owner})
+    return (event, CLOSED) if owner == "NONE" else (event,)
+
+
 def typing(author: str, *, on: bool) -> LiveEvent:
     """Somebody (`user`, `assistant`, `agent`) writes, or no longer."""
     return LiveEvent("typing", {"on": on, "author": author})

@@ -13,6 +13,7 @@ from replyline.broker import Broker, Told
 from replyline.live import encode_event, typing
 from replyline.publisher import LOG_GREW
 from replyline.store.database import Database
+from replyline.store.moves.speak import Owner
 from replyline.web.widget import listener
 from replyline.web.widget.streams import Streams
 from tests.proxy import FaultProxy
@@ -215,6 +216,20 @@ async def test_a_closed_conversation_says_so(door: Door, scene: Scene) -> None:
         await stream.until("conversation.closed")
     async with page.stream() as stream:
         await stream.until("conversation.closed")
+
+
+async def test_an_open_page_is_told_who_answers_now_and_a_later_one_too(door: Door, scene: Scene) -> None:
+    page = await open_page(door, scene.channel)
+    await page.write("hello")
+    await save_all(scene)
+    owners: tuple[Owner, ...] = ("NONE", "BOT", "HUMAN")
+    async with page.stream() as stream:
+        assert (await stream.until("conversation.owner"))[-1].data == {"owner": "BOT"}
+        for count, owner in enumerate(owners, start=2):
+            await door.app.set_owner(_id(page), customer_id=scene.customer.id, owner=owner)
+            assert (await stream.until("conversation.owner", count))[-1].data == {"owner": owner}
+    async with page.stream() as stream:
+        assert (await stream.until("conversation.owner"))[-1].data == {"owner": "HUMAN"}
 
 
 async def test_what_one_page_read_the_other_learns(door: Door, scene: Scene) -> None:

@@ -7,6 +7,7 @@ import {
   withFailed,
   withMessage,
   withOutbox,
+  withOwner,
   withPage,
   withRead,
 } from './conversation';
@@ -18,7 +19,7 @@ import { createSession } from './session';
 import type { Storage } from './storage';
 import { createStream } from './stream';
 import { uuid } from './uuid';
-import type { Accepted, Attachment, Config, Delta, Identity, Message, Page } from './wire';
+import type { Accepted, Attachment, Config, Delta, Identity, Message, Owner, Page } from './wire';
 
 const PAGE_SIZE = 30;
 /** A break that is mended sooner than this is nobody's business. */
@@ -195,8 +196,8 @@ export function createChat(options: ChatOptions): Chat {
     } else if (name === 'typing') {
       const { on, author } = data as { on: boolean; author: 'assistant' | 'agent' | 'user' };
       if (author !== 'user') typing(on ? author : null);
-    } else if (name === 'conversation.closed') {
-      show({ ...conversation, isClosed: true, typing: null });
+    } else if (name === 'conversation.owner') {
+      show(withOwner(conversation, (data as { owner: Owner }).owner));
     } else if (name === 'reset') {
       startAnew();
     }
@@ -214,7 +215,7 @@ export function createChat(options: ChatOptions): Chat {
   function typing(author: 'assistant' | 'agent' | null): void {
     clearTimeout(typingTimer);
     if (author) typingTimer = setTimeout(typing, TYPING_LASTS_MS, null);
-    show({ ...conversation, typing: author, isClosed: conversation.isClosed && !author });
+    show({ ...conversation, typing: author, isOwnerNew: conversation.isOwnerNew && !author });
   }
 
   // --- what was seen --------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
  * Messages are known by their id, and the page's own also by the client_id it gave them, so that whatever comes twice
  * (stream, history, poll, another tab) is shown once.
  */
-import type { Attachment, Author, Delta, Message, Page } from './wire';
+import type { Attachment, Author, Delta, Message, Owner, Page } from './wire';
 
 /** One of the page's own messages that is not yet in the log. */
 export interface Pending {
@@ -31,8 +31,10 @@ export interface Conversation {
   pending: readonly Pending[];
   draft: Draft | null;
   typing: Author | null;
-  /** Nobody answers at the moment. */
-  isClosed: boolean;
+  /** Who answers. */
+  owner: Owner;
+  /** Nobody has answered since that changed: the visitor is told. */
+  isOwnerNew: boolean;
   /** There is more before the first message. */
   hasOlder: boolean;
   /** Where the stream goes on. */
@@ -46,7 +48,8 @@ export const EMPTY: Conversation = {
   pending: [],
   draft: null,
   typing: null,
-  isClosed: false,
+  owner: 'BOT',
+  isOwnerNew: false,
   hasOlder: false,
   lastSeq: 0,
   readUpTo: 0,
@@ -73,7 +76,9 @@ export function withMessage(state: Conversation, message: Message): Conversation
     pending: state.pending.filter((own) => own.client_id !== message.client_id),
     draft: state.draft?.id === message.id ? null : state.draft,
     typing: isAnswer ? null : state.typing,
-    isClosed: state.isClosed && !isAnswer,
+    // An answer says by itself who answers.
+    owner: !isAnswer ? state.owner : message.author === 'agent' ? 'HUMAN' : 'BOT',
+    isOwnerNew: state.isOwnerNew && !isAnswer,
     lastSeq: Math.max(state.lastSeq, message.seq),
     readUpTo: isAnswer && message.status === 'read' ? Math.max(state.readUpTo, message.seq) : state.readUpTo,
   };
@@ -93,7 +98,13 @@ export function withDelta(state: Conversation, delta: Delta): Conversation {
   } else if (delta.i > last.next) {
     draft.isBroken = true;
   }
-  return { ...state, draft, typing: null, isClosed: false };
+  return { ...state, draft, typing: null, isOwnerNew: false };
+}
+
+/** Each connection says it anew; a human's taking over is told once. */
+export function withOwner(state: Conversation, owner: Owner): Conversation {
+  if (owner === 'HUMAN' && state.owner === owner) return state;
+  return { ...state, owner, isOwnerNew: true, typing: owner === 'BOT' ? state.typing : null };
 }
 
 export function withFailed(state: Conversation, id: string): Conversation {

@@ -154,7 +154,7 @@ export function createLog({ chat, t, dates, preview, notice }: LogOptions): Log 
       else if (state === 'streaming') body.append(h('div', 'bubble dots', {}, h('i'), h('i'), h('i'), h('span', 'hidden', {}, t('Writing…'))));
     }
 
-    const status = state + row.reason + row.isNewest;
+    const status = state + row.reason + row.isNewestOwn;
     if (its.status === status) return;
     its.status = status;
     if (state === 'refused') {
@@ -168,8 +168,7 @@ export function createLog({ chat, t, dates, preview, notice }: LogOptions): Log 
     } else {
       // The greeting was never written, so it has no time.
       const time = row.key !== 'greeting' && state !== 'streaming' && dates.time(row.at);
-      // Until the answer begins, what was written says that it has arrived.
-      const sent = isOwn && row.isNewest && t('Sent');
+      const sent = row.isNewestOwn && t('Sent');
       setText(meta, [!isOwn && t(NAMES[row.author]), time, sent].filter(Boolean).join(' · '));
     }
   }

@@ -64,7 +64,9 @@ export function createPanel({ chat, t, dates, close }: PanelOptions): Panel {
   function bannerText(): string {
     if (chat.isRefused) return t('The chat is not available.');
     if (chat.isLost) return t('Connection lost. Reconnecting…');
-    return chat.conversation.isClosed ? t('Nobody can answer right now.') : '';
+    const { owner, isOwnerNew } = chat.conversation;
+    if (!isOwnerNew || owner === 'BOT') return '';
+    return owner === 'NONE' ? t('Nobody can answer right now.') : t('A person has taken over.');
   }
 
   return {

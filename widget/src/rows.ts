@@ -21,19 +21,19 @@ export interface Row {
   isLast: boolean;
   /** The first of a day. */
   isNewDay: boolean;
-  /** Nothing was said after it. */
-  isNewest: boolean;
+  /** The newest of the visitor's own messages, whatever follows it. */
+  isNewestOwn: boolean;
 }
 
 export function rowsOf(conversation: Conversation, greeting: string | null): Row[] {
   const rows: Row[] = [];
   let last: Row | undefined;
 
-  function add(row: Omit<Row, 'isFirst' | 'isLast' | 'isNewDay' | 'isNewest'>): void {
+  function add(row: Omit<Row, 'isFirst' | 'isLast' | 'isNewDay' | 'isNewestOwn'>): void {
     const isNewDay = row.at.toDateString() !== last?.at.toDateString();
     const isFirst = isNewDay || last?.author !== row.author || Number(row.at) - Number(last.at) > GROUP_MS;
-    if (last) [last.isLast, last.isNewest] = [isFirst, false];
-    last = { ...row, isFirst, isNewDay, isLast: true, isNewest: true };
+    if (last) last.isLast = isFirst;
+    last = { ...row, isFirst, isNewDay, isLast: true, isNewestOwn: false };
     rows.push(last);
   }
 
@@ -55,5 +55,7 @@ export function rowsOf(conversation: Conversation, greeting: string | null): Row
     const key = text ? draft!.id : 'typing';
     add({ key, id: '', author: typing ?? 'assistant', text, attachments: [], at: new Date(), state: 'streaming', reason: '' });
   }
+  const own = rows.findLast((row) => row.author === 'user');
+  if (own) own.isNewestOwn = true;
   return rows;
 }

@@ -19,6 +19,7 @@ const DE = {
   'Connection lost. Reconnecting…': 'Verbindung unterbrochen. Neuer Versuch…',
   'The chat is not available.': 'Der Chat ist nicht verfügbar.',
   'Nobody can answer right now.': 'Im Moment kann niemand antworten.',
+  'A person has taken over.': 'Ein Mensch hat übernommen.',
   'New messages': 'Neue Nachrichten',
   'Writing…': 'Schreibt…',
   You: 'Sie',

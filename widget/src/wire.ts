@@ -2,6 +2,9 @@
 
 export type Author = 'user' | 'assistant' | 'agent';
 
+/** Who answers. */
+export type Owner = 'BOT' | 'HUMAN' | 'NONE';
+
 export interface Attachment {
   id: string;
   name: string;

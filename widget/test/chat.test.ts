@@ -306,11 +306,15 @@ test('typing is shown both ways, and closing', async () => {
   await until(() => expect(chat.conversation.typing).toBeNull());
   standin.emit('message.status', { id: 'x', status: 'processing' });
   await until(() => expect(chat.conversation.typing).toBe('assistant'));
-  standin.emit('conversation.closed', {});
-  await until(() => expect(chat.conversation).toMatchObject({ typing: null, isClosed: true }));
+  standin.emit('conversation.owner', { owner: 'NONE' });
+  await until(() => expect(chat.conversation).toMatchObject({ typing: null, owner: 'NONE', isOwnerNew: true }));
+  standin.emit('conversation.owner', { owner: 'BOT' });
+  await until(() => expect(chat.conversation).toMatchObject({ owner: 'BOT' }));
+  standin.emit('conversation.owner', { owner: 'NONE' });
+  await until(() => expect(chat.conversation).toMatchObject({ owner: 'NONE' }));
   standin.emit('something.new', { a: 1 });
   standin.say('agent', 'back');
-  await until(() => expect(chat.conversation.isClosed).toBe(false));
+  await until(() => expect(chat.conversation).toMatchObject({ owner: 'HUMAN', isOwnerNew: false }));
 
   chat.typing(false);
   chat.typing(true);

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { EMPTY, countUnread, lastAnswer, withDelta, withFailed, withMessage, withOutbox, withPage, withRead } from '../src/conversation';
+import { EMPTY, countUnread, lastAnswer, withDelta, withFailed, withMessage, withOutbox, withOwner, withPage, withRead } from '../src/conversation';
 import type { Conversation, Pending } from '../src/conversation';
 import { rowsOf } from '../src/rows';
 import type { Message } from '../src/wire';
@@ -37,9 +37,33 @@ test('pages: the newest sets the place, older ones do not move it, newer ones no
 });
 
 test('an older page leaves what happens at the other end alone', () => {
-  const busy = { ...withDelta(EMPTY, delta('d', 0, 'a')), typing: 'agent' as const, isClosed: true };
+  const busy = { ...withDelta(EMPTY, delta('d', 0, 'a')), typing: 'agent' as const, owner: 'NONE' as const, isOwnerNew: true };
   const state = withPage(busy, { data: [message(1)], more: false, last_event_id: '1' }, 'older');
-  expect([state.draft?.text, state.typing, state.isClosed, state.lastSeq]).toEqual(['a', 'agent', true, 0]);
+  expect([state.draft?.text, state.typing, state.owner, state.isOwnerNew, state.lastSeq]).toEqual(['a', 'agent', 'NONE', true, 0]);
+});
+
+test('who answers is told when it changes: a human once, the bot not at all', () => {
+  const told = ({ owner, isOwnerNew }: Conversation): string => (isOwnerNew ? owner : '');
+  let state = withOwner(EMPTY, 'NONE');
+  expect(told(state)).toBe('NONE');
+  state = withOwner(state, 'BOT');
+  expect(told(state)).toBe('BOT');
+  state = withOwner(state, 'HUMAN');
+  expect(told(state)).toBe('HUMAN');
+  state = withMessage(state, message(1, { author: 'agent' }));
+  expect(told(withOwner(state, 'HUMAN'))).toBe('');
+  expect(told(withOwner(state, 'NONE'))).toBe('NONE');
+});
+
+test('the newest own message is known as such, whatever row follows it', () => {
+  const own = (state: Conversation): string => rowsOf(state, 'Hello').filter((row) => row.isNewestOwn).map((row) => row.key).join();
+  let state = withMessage(withMessage(EMPTY, message(1, { author: 'user' })), message(2, { author: 'user' }));
+  expect(own(state)).toBe('m2');
+  expect(own({ ...state, typing: 'assistant' })).toBe('m2');
+  expect(own(withDelta(state, delta('a', 0, 'Hel')))).toBe('m2');
+  state = withMessage(state, message(3));
+  expect(own(state)).toBe('m2');
+  expect(own(withOutbox(state, [pending('x')]))).toBe('x');
 });
 
 test('pieces grow one answer, and its message takes its place', () => {

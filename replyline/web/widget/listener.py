@@ -10,7 +10,7 @@ import msgspec
 from replyline import metrics
 from replyline.app import App
 from replyline.broker import BrokerUnavailable, CommandRefused, Written
-from replyline.live import CLOSED
+from replyline.live import owned
 from replyline.store import conversation_log
 from replyline.store.conversation_log import LogEntry, LogPlace
 from replyline.store.database import StoreUnavailable
@@ -151,8 +151,9 @@ class Listener:
             reason = "unknown_place" if self.place > last else "too_far_behind"
             self.place = last
             yield frame("reset", {"reason": reason}, last)
-        if head is not None and head.owner == "NONE":
-            yield frame(CLOSED.event, CLOSED.data)
+        if head is not None:  # it may have changed while the page was away
+            for event in owned(head.owner):
+                yield frame(event.event, event.data)
 
     async def _next_page(self, place: int) -> bytes:
         found = await self._app.reads.log(LogPlace(self.conversation_id, self._visitor.customer_id, place, _PAGE))
