@@ -43,7 +43,8 @@ class Limits:
         self._max_bytes = max_bytes
         self._body_timeout_s = body_timeout_s
         self._trusted = trusted
-        self._strangers = _Strangers(max(strangers_bytes, max_bytes), strangers_at_once)
+        most = max(strangers_bytes, max_bytes)
+        self._strangers = _Strangers(most, max(most // 4, max_bytes), strangers_at_once)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI call."""
@@ -73,9 +74,11 @@ class Limits:
 class _Strangers:
     """The bodies of those who have not proven who they are: how much there is, and how many are on their way by address."""
 
-    def __init__(self, most_bytes: int, most_at_once: int) -> None:
+    def __init__(self, most_bytes: int, most_bytes_of_one: int, most_at_once: int) -> None:
         self._left = most_bytes
+        self._most_of_one = most_bytes_of_one
         self._most_at_once = most_at_once
+        self._kept: Counter[Address] = Counter()
         self._coming: Counter[Address] = Counter()
 
     def enter(self, address: Address | None) -> None:
@@ -94,15 +97,22 @@ class _Strangers:
         if not self._coming[address]:
             del self._coming[address]
 
-    def take(self, size: int) -> None:
-        """Keep `size` bytes more. Raises Problem: 503, all of them together are too much."""
-        if size > self._left:
+    def take(self, size: int, address: Address | None) -> None:
+        """Keep `size` bytes more. Raises Problem: 503, all of them together, or those of this address, are too much."""
+        limited = None if address is None or address.is_loopback else address
+        if size > self._left or (limited and self._kept[limited] + size > self._most_of_one):
             raise Problem(503, "busy", "too much is being read at once: try again in a moment", retry_after_s=1.0)
         self._left -= size
+        if limited:
+            self._kept[limited] += size
 
-    def give(self, size: int) -> None:
+    def give(self, size: int, address: Address | None) -> None:
         """They are no longer kept."""
         self._left += size
+        if address is not None and address in self._kept:
+            self._kept[address] -= size
+            if self._kept[address] <= 0:
+                del self._kept[address]
 
 
 class Body:
@@ -173,7 +183,7 @@ class Body:
         if self._size > self._most:
             raise Problem(413, "too_large", _said(self._most))
         if not self._proven:
-            self._strangers.take(size)
+            self._strangers.take(size, self._address)
             self._taken += size
 
     def _leave(self) -> None:
@@ -201,7 +211,7 @@ class Body:
     def done(self) -> None:
         """The request is over."""
         self._leave()
-        self._strangers.give(self._taken)
+        self._strangers.give(self._taken, self._address)
         self._taken = 0
 
 

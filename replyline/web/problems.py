@@ -10,6 +10,7 @@ import structlog
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from replyline.broker import BrokerUnavailable
@@ -202,6 +203,8 @@ class LastResort:
 
         try:
             await self._app(scope, receive, watched)
+        except ClientDisconnect:  # who left before their body was here needs no answer, and it is nobody's error
+            log.debug("web.sender_gone", path=scope.get("path"))
         except Exception as error:
             log.error("web.unforeseen", path=scope.get("path"), exc_info=error)
             if started:  # half an answer cannot be taken back: the connection breaks instead

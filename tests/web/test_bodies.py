@@ -141,6 +141,24 @@ async def test_what_strangers_send_together_is_bounded(door: Door, cloud: Channe
         await until(free_again)
 
 
+async def test_one_address_leaves_room_for_the_bodies_of_others(door: Door, cloud: Channel) -> None:
+    path = f"/callbacks/whatsapp-cloud/{cloud.channel_key}"
+    here = (ipaddress.ip_network("127.0.0.0/8"),)
+    limited = Limits(_unlimited(door), max_bytes=16_000, trusted=here, strangers_bytes=64_000)
+    async with (
+        served(limited) as url,
+        _begun(url, path, announced=13_000, sent=b"x" * 12_000, forwarded="198.51.100.7"),
+    ):
+
+        async def refused() -> bool:
+            async with _begun(url, path, announced=8_000, sent=b"x" * 8_000, forwarded="198.51.100.7") as reader:
+                return await _status(reader) == 503
+
+        await until(refused)  # a quarter of what there is, and no less than one body may have
+        async with _begun(url, path, announced=8_000, sent=b"x" * 8_000, forwarded="198.51.100.8") as reader:
+            assert await _status(reader) == 401
+
+
 async def test_one_address_has_so_many_bodies_on_their_way(door: Door, cloud: Channel) -> None:
     path = f"/callbacks/whatsapp-cloud/{cloud.channel_key}"
     here = (ipaddress.ip_network("127.0.0.0/8"),)
