@@ -95,6 +95,7 @@ class EmbeddedPostgres(Supervised):
         binaries = await asyncio.to_thread(_reachable_copy, binaries, home, self.account)
         if not self._cluster.exists():
             await self._init(binaries, home / "unfinished", deadline)
+        await asyncio.to_thread(_let_in_only_us, self._cluster, self.account)
         _remove_stale_pid_file(self._cluster / "postmaster.pid")
         self._sockets = socket_folder(self.folder / "socket", f"{_SOCKET}.lock", self.account)
         for name in (_SOCKET, f"{_SOCKET}.lock"):  # we hold the server lock: what lies here belongs to nobody
@@ -116,7 +117,7 @@ class EmbeddedPostgres(Supervised):
         await asyncio.to_thread(_make_empty, unfinished, self.account)
         unsafe = self._settings["fsync"] == "off"
         command = [
-            *(str(binaries / "initdb"), "-D", str(unfinished), "-U", "replyline", "--auth=trust", "--encoding=UTF8"),
+            *(str(binaries / "initdb"), "-D", str(unfinished), "-U", "replyline", "--auth=peer", "--encoding=UTF8"),
             # Sorted by code point, as fast and the same everywhere; letters beyond ASCII still are letters to text search.
             *("--locale=C", f"--lc-ctype={_unicode_ctype()}", "--no-instructions"),
             *(["--no-sync"] if unsafe else []),
@@ -286,6 +287,24 @@ def _unicode_ctype() -> str:
     finally:
         locale.setlocale(locale.LC_CTYPE, before)
     return "C"
+
+
+def _let_in_only_us(cluster: Path, account: Account | None) -> None:
+    """Only the user who runs Replyline logs in, as the kernel names them: whoever else gets to the socket, the server's own
+    account included, is refused. Written at each start, for clusters that were made otherwise or by another user."""
+    us = pwd.getpwuid(os.geteuid()).pw_name.replace('"', '""')
+    for name, rule in (
+        ("pg_ident.conf", f'replyline "{us}" replyline\n'),
+        ("pg_hba.conf", "local all replyline peer map=replyline\n"),
+    ):
+        unfinished = cluster / f"{name}.unfinished"
+        unfinished.unlink(missing_ok=True)
+        # By its descriptor: the account may put a link in the file's place at any moment.
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(rule)
+            if account is not None:
+                os.fchown(file.fileno(), account.uid, account.gid)
+        unfinished.replace(cluster / name)
 
 
 def _quoted(folder: Path) -> str:

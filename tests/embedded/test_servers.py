@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
@@ -57,6 +58,35 @@ async def test_postgres_keeps_what_was_committed_through_a_sigkill(folder: Path)
         connection = await asyncpg.connect(server.url)
         assert await connection.fetchval("SELECT x FROM kept") == 42
         await connection.close()
+    finally:
+        await server.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another account")
+async def test_another_account_that_reaches_the_socket_is_refused(folder: Path) -> None:
+    server = EmbeddedPostgres(folder, unsafe_fast=True)
+    await server.start()
+    try:
+        hba = folder / "postgres" / "cluster" / "pg_hba.conf"
+        hba.write_text("local all all trust\n")  # as the folders of earlier versions have it
+        server.kill()
+        await server.restart()
+        await _execute(server.url, "SELECT 1")
+        program = """
+import socket, struct, sys
+said = struct.pack("!i", 196608) + b"user\\0replyline\\0database\\0replyline\\0\\0"
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect(sys.argv[1])
+    server.sendall(struct.pack("!i", len(said) + 4) + said)
+    print(server.recv(4096))
+"""
+        (socket_file,) = parse_qs(urlsplit(server.url).query)["host"]
+        command = ["/usr/bin/env", "python3", "-I", "-c", program, f"{socket_file}/.s.PGSQL.5432"]
+        account = hba.stat().st_uid
+        found = await asyncio.to_thread(
+            subprocess.run, command, user=account, group=account, capture_output=True, text=True, check=True, cwd="/"
+        )
+        assert "Peer authentication failed" in found.stdout
     finally:
         await server.stop()
 
