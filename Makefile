@@ -8,7 +8,6 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 	$$p -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && command -v $$p && break; done)
 LOCK := $(shell if ldd --version 2>&1 | grep -qi musl; then echo requirements-external.lock; else echo requirements.lock; fi)
 STAMP := $(VENV)/.installed
-UV_VERSION := 0.13.9
 # Tests run in as many processes as there are cores, and at least two.
 TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 2 ] && echo $$n || echo 2)
 
@@ -83,7 +82,9 @@ node: ## install what the comparisons with BullMQ for Node, NestJS and bull-boar
 	npm ci --no-audit --no-fund --ignore-scripts --prefix tests/interop
 	npm ci --no-audit --no-fund --ignore-scripts --prefix bench/node-baseline
 
-lock: $(STAMP) ## resolve pyproject.toml anew into the lock files
+lock: $(STAMP) ## resolve pyproject.toml anew into the lock files; a new uv is named in requirements-uv.lock's first line
+	head -n 1 requirements-uv.lock | cut -d ' ' -f 1 | $(BIN)/uv pip compile -q - --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header -o requirements-uv.lock
 	$(BIN)/uv pip compile -q pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header -o requirements.lock
 	$(BIN)/uv pip compile -q pyproject.toml --extra openai --extra s3 --group dev --universal --python-version 3.11 \
@@ -92,11 +93,11 @@ lock: $(STAMP) ## resolve pyproject.toml anew into the lock files
 clean: ## remove the virtual environment and caches; data in .replyline stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
-$(STAMP): pyproject.toml $(LOCK)
+$(STAMP): pyproject.toml $(LOCK) requirements-uv.lock
 	@[ -n "$(PYTHON)" ] && "$(PYTHON)" -c '$(NEW_ENOUGH)' \
 		|| { echo "Replyline needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3"; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-uv.lock
 	$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes $(LOCK)
-	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
