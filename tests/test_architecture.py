@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -73,3 +74,25 @@ def test_whatever_ends_a_jobs_wait_keeps_its_reason() -> None:
     ]
     assert len(updates) >= 7
     assert [statement for statement in updates if not re.search(r"\bwaits = ", statement)] == []
+
+
+def test_prose_of_the_documentation_wraps_at_120_characters() -> None:
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    long = {
+        f"{name}:{number}": len(line)
+        for name in listed.split()
+        if (ROOT / name).is_file()
+        for number, line in _prose((ROOT / name).read_text())
+        if len(line) > 120
+    }
+    assert long == {}
+
+
+def _prose(text: str) -> Iterator[tuple[int, str]]:
+    """The lines that people read from left to right: no tables, no code, no single word (an address) that is longer itself."""
+    in_code = False
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            in_code = not in_code
+        elif not in_code and not line.startswith(("|", "    ")) and " " in line.strip(" *-"):
+            yield number, line
