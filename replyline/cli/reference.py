@@ -12,11 +12,12 @@ _COLUMNS = 100
 
 _HEAD = """# Commands
 
-Written from the commands themselves (`make reference`); `replyline COMMAND --help` says the same. Exit codes: 0 done, 1 tried
-and failed, 2 wrong argument or setting, 3 a server is not there, 4 not found. `replyline --version` says which version this is.
+Written from the commands themselves (`make reference`); `replyline COMMAND --help` says the same. Exit codes: 0 done, 1
+tried and failed, 2 wrong argument or setting, 3 a server is not there, 4 not found. `replyline --version` says which
+version this is.
 
-`replyline --install-completion` teaches the shell you are in (bash, zsh, fish, PowerShell) to complete commands and options;
-`replyline --show-completion` prints the script instead, for those who keep such files themselves.
+`replyline --install-completion` teaches the shell you are in (bash, zsh, fish, PowerShell) to complete commands and
+options; `replyline --show-completion` prints the script instead, for those who keep such files themselves.
 
 Commands work on the servers that `REDIS_URL` and `DATABASE_URL` name, or else on those that `replyline start` has up in
 `REPLYLINE_DATA` (`.replyline`). Tables fit the terminal; `--json` prints everything as one JSON document.
