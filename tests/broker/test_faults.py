@@ -162,6 +162,7 @@ async def test_a_job_whose_fetch_got_lost_on_the_way_runs_at_once(valkey_url: st
         async with at_work(behind.worker(QUEUE, desk, concurrency=1, name="w")):
             await broker.publish([job("first")])
             await until(lambda: _left_active(broker, "first"))
+            await until(lambda: _waits_for_marker(broker, valkey_url))
             proxy.freeze(replies_only=True)
             await broker.publish([job("lost")])
             await until(lambda: _marker_gone(broker))  # taken by the worker, who was never told
@@ -220,6 +221,14 @@ async def test_a_connection_that_is_refused_for_a_while_is_made_later(valkey_url
         proxy.accept()
         await until(lambda: _answers(broker))
         await broker.close()
+
+
+async def _waits_for_marker(broker: Broker, url: str) -> bool:
+    """Whether a client of this database is in its blocking call: the reply that gets lost is to that one."""
+    clients = await broker.command("CLIENT", "LIST")
+    database = f" db={url.rpartition('=')[2]} "
+    lines = clients.decode().splitlines() if isinstance(clients, bytes) else []
+    return any(database in line and "cmd=bzpopmin" in line for line in lines)
 
 
 def _has_seen(desk: Desk | Blocked, count: int) -> bool:

@@ -67,7 +67,7 @@ async def test_another_account_that_reaches_the_socket_is_refused(folder: Path) 
     server = EmbeddedPostgres(folder, unsafe_fast=True)
     await server.start()
     try:
-        hba = folder / "postgres" / "cluster" / "pg_hba.conf"
+        hba = server._cluster / "pg_hba.conf"
         hba.write_text("local all all trust\n")  # as the folders of earlier versions have it
         server.kill()
         await server.restart()

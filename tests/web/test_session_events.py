@@ -56,16 +56,16 @@ async def test_an_event_that_could_not_be_acted_on_counts_when_it_comes_again(
 ) -> None:
     async with database.connection() as connection:
         await connection.execute(
-            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE lock_not_available; END $$"
+            "CREATE FUNCTION refuse_health() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE lock_not_available; END $$"
         )
         await connection.execute(
-            "CREATE TRIGGER refuse BEFORE UPDATE OF health ON channels FOR EACH ROW EXECUTE FUNCTION refuse()"
+            "CREATE TRIGGER refuse BEFORE UPDATE OF health ON channels FOR EACH ROW EXECUTE FUNCTION refuse_health()"
         )
     body = _event(qr, "evt_out", "logged_out")
     async with serve() as door:
         assert (await post_qr(door, qr, body)).status >= 500
         async with database.connection() as connection:
-            await connection.execute("DROP TRIGGER refuse ON channels")
+            await connection.execute("DROP TRIGGER refuse ON channels; DROP FUNCTION refuse_health")
         assert (await post_qr(door, qr, body)).json["sessions"] == 1
     assert await _health(database) == "UNHEALTHY"
 
