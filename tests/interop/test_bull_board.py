@@ -2,11 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import msgspec
+import pytest
 
 from replyline.app import open_app
+from replyline.embedded import EmbeddedValkey
 from replyline.jobs import AI_PROCESSING, DEAD_LETTER, QUEUE_NAMES, IncomingMessageJob
 from replyline.store.chatbots import Chatbot
 from replyline.store.database import Database
@@ -94,10 +97,20 @@ async def _bot(database: Database, provider_base_url: str | None = None) -> Chat
     return chatbot
 
 
+@pytest.fixture
+async def own_valkey_url(tmp_path: Path) -> AsyncIterator[str]:
+    """A Valkey of this test's own: BullMQ finds workers among all clients of a server, also those of other tests."""
+    valkey = EmbeddedValkey(tmp_path, port=0)
+    await valkey.start()
+    yield valkey.url
+    await valkey.stop()
+
+
 async def test_it_shows_queues_counts_workers_returnvalues_failures_and_retry_replays(
-    database: Database, database_url: str, valkey_url: str
+    database: Database, database_url: str, own_valkey_url: str
 ) -> None:
     need_application()
+    valkey_url = own_valkey_url
     chatbot = await _bot(database, "http://127.0.0.1:9")
     hello = IncomingMessageJob(chatbot_id=chatbot.id, external_user_id="ana", content="hello", channel="WIDGET")
     settings = settings_for(valkey_url, database_url, queues=quick_retries(waits_s=()))
@@ -107,6 +120,7 @@ async def test_it_shows_queues_counts_workers_returnvalues_failures_and_retry_re
             await until(lambda: _count(board, "incoming-messages", "prioritized", 1))
         idle = await board.queues()
         assert list(idle) == list(_NAMES)
+        assert not any(queue.has_workers for queue in idle.values())
 
         async with working(settings):
             await until(lambda: _count(board, AI_PROCESSING, "failed", 1))
