@@ -326,8 +326,7 @@ async def open_app(settings: Settings, *, or_later: bool = False) -> AsyncIterat
     needs it raises StoreUnavailable until it is there.
 
     Raises:
-        SettingsError: DATABASE_URL or the Redis of the environment is missing, a value is malformed, or the Redis belongs to
-            another deployment.
+        SettingsError: a URL of the environment is missing, a value is malformed, or the Redis is another deployment's.
         StoreUnavailable: Postgres does not answer.
     """
     redis_url = settings.external_redis_url
@@ -341,7 +340,10 @@ async def open_app(settings: Settings, *, or_later: bool = False) -> AsyncIterat
     async with AsyncExitStack() as stack:
         try:
             database = Database(
-                settings.database_url, pool_size=settings.database_pool, through_pooler=settings.database_pooler
+                settings.database_url,
+                pool_size=settings.database_pool,
+                transactions=settings.database_transactions,
+                through_pooler=settings.database_pooler,
             )
         except ValueError as error:
             raise SettingsError(str(error)) from None
@@ -373,11 +375,10 @@ async def open_app(settings: Settings, *, or_later: bool = False) -> AsyncIterat
         http = await stack.enter_async_context(open_call_session(settings))
         media_http = await stack.enter_async_context(open_media_session(settings))
         gateway_files_http = await stack.enter_async_context(open_gateway_files_session(settings))
-        webhook_http = await stack.enter_async_context(
-            webhooks.open_webhook_session(
-                allow_private=settings.webhook_allow_private, timeout_s=settings.webhook_timeout_s
-            )
+        vetted = webhooks.open_webhook_session(
+            allow_private=settings.webhook_allow_private, timeout_s=settings.webhook_timeout_s
         )
+        webhook_http = await stack.enter_async_context(vetted)
         app = App(
             settings,
             database=database,

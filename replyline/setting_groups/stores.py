@@ -46,7 +46,15 @@ class StoreSettings(BaseSettings):
     database_pooler: bool = Field(
         False, description="a pooler in transaction mode (PgBouncer, say) stands before Postgres"
     )
-    database_pool: int = Field(20, ge=4, le=500, description="Postgres connections of one process")
+    database_pool: int = Field(
+        12, ge=4, le=500, description="Postgres connections of one process, beside those of the hot path"
+    )
+    database_transactions: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="transactions of the hot path that one process has in flight; it has 4 more connections",
+    )
     sweep_every_s: float = Field(3.0, gt=0, le=3600, description="pause between looks for work that lost its queue job")
     sweep_grace_s: float = Field(
         10.0, ge=0, le=3600, description="a due job without a queue job is left this long to its publisher"

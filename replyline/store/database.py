@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -13,8 +13,10 @@ import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 from replyline.store.target import read_target
+from replyline.store.transaction_limit import TransactionLimit
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+_Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 log = structlog.get_logger(__name__)
 
@@ -42,8 +44,19 @@ _SESSION = {
     "tcp_keepalives_count": f"{_KEEPALIVE_PROBES}",
 }
 
+# The hot path's statements find every row by an index, with a batch of at most a few hundred keys. Statistics can only mislead
+# the planner there: those of a moment in which little waited make it read everything that waits (docs/decisions/0015).
+_HOT_PATH = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+
 # What a pooler does not take at the start of a session, each transaction sets. The others it has settings of its own for.
 _SET_LOCAL = "; ".join(f"SET LOCAL {name} = '{_SESSION[name]}'" for name in ("jit", "lock_timeout"))
+_SET_LOCAL_HOT = "; ".join([_SET_LOCAL, *(f"SET LOCAL {name} = '{value}'" for name, value in _HOT_PATH.items())])
+_BESIDE_THE_LIMIT = 4  # connections of the hot path for rows that are written alone, see GroupCommit
 
 # What one statement or one row may have met: the next transaction, without that row, may succeed.
 _BUSY: tuple[type[BaseException], ...] = (
@@ -101,20 +114,25 @@ class _Connection(asyncpg.Connection):
 
 
 class Database:
-    """A pool of connections to one Postgres database.
+    """Connections to one Postgres database: a pool for the hot path (moves and batched reads), and one for everything else.
+
+    `limit` says when a transaction of the hot path may begin; `transactions` of them are in flight at most.
 
     With `through_pooler`, or where the URL says so, a pooler that gives each transaction another session (PgBouncer's transaction
     mode) may stand between: every use of a connection is then one transaction, statements are not prepared, and settings are
     made in each transaction.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 20, through_pooler: bool = False) -> None:
+    def __init__(self, url: str, *, pool_size: int = 12, transactions: int = 2, through_pooler: bool = False) -> None:
         """Raises ValueError for a URL that cannot be read."""
         self._target = read_target(url)
         self._through_pooler = through_pooler or self._target.through_pooler
         self._pool_size = pool_size
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._hot_size = transactions + _BESIDE_THE_LIMIT
+        self._pool: _Pool | None = None
+        self._hot: _Pool | None = None
         self._full_at = -_FULL_FOR_S
+        self.limit = TransactionLimit(transactions)
 
     @property
     def was_full(self) -> bool:
@@ -137,31 +155,36 @@ class Database:
 
     async def _open(self, *, at_once: int) -> None:
         with _translated():
-            self._pool = await asyncpg.create_pool(
-                self._target.url,
-                min_size=at_once,
-                max_size=self._pool_size,
-                timeout=self._target.connect_timeout_s or _ACQUIRE_TIMEOUT_S,
-                command_timeout=_COMMAND_TIMEOUT_S,
-                connection_class=_Connection,
-                server_settings={
-                    "application_name": "replyline",
-                    **({} if self._through_pooler else _SESSION),
-                    **self._target.settings,
-                },
-                statement_cache_size=0 if self._through_pooler else _STATEMENTS_KEPT,
-            )
+            self._pool = await self._connected(at_once=at_once, at_most=self._pool_size, settings={})
+            self._hot = await self._connected(at_once=0, at_most=self._hot_size, settings=_HOT_PATH)
+
+    async def _connected(self, *, at_once: int, at_most: int, settings: Mapping[str, str]) -> _Pool:
+        return await asyncpg.create_pool(
+            self._target.url,
+            min_size=at_once,
+            max_size=at_most,
+            timeout=self._target.connect_timeout_s or _ACQUIRE_TIMEOUT_S,
+            command_timeout=_COMMAND_TIMEOUT_S,
+            connection_class=_Connection,
+            server_settings={
+                "application_name": "replyline",
+                **({} if self._through_pooler else {**_SESSION, **settings}),
+                **self._target.settings,
+            },
+            statement_cache_size=0 if self._through_pooler else _STATEMENTS_KEPT,
+        )
 
     async def close(self) -> None:
         """Close every connection, waiting at most 5 seconds for those in use."""
-        pool, self._pool = self._pool, None
-        if pool is None:
-            return
+        pools = [pool for pool in (self._pool, self._hot) if pool is not None]
+        self._pool = self._hot = None
         try:
             async with asyncio.timeout(5):
-                await pool.close()
+                for pool in pools:
+                    await pool.close()
         except TimeoutError:
-            pool.terminate()
+            for pool in pools:
+                pool.terminate()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -170,13 +193,8 @@ class Database:
         Raises:
             StoreUnavailable: see there.
         """
-        async with self._acquired() as connection:
-            if not self._through_pooler:
-                yield connection
-                return
-            async with connection.transaction():
-                await connection.execute(_SET_LOCAL)
-                yield connection
+        async with self._statements(self._pool, _SET_LOCAL) as connection:
+            yield connection
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -185,25 +203,51 @@ class Database:
         Raises:
             StoreUnavailable: see there.
         """
-        async with self._acquired() as connection, connection.transaction():
-            if self._through_pooler:
-                await connection.execute(_SET_LOCAL)
+        async with self._one_transaction(self._pool, _SET_LOCAL) as connection:
             yield connection
 
     @asynccontextmanager
-    async def _acquired(self) -> AsyncIterator[Connection]:
-        if self._pool is None:
+    async def hot_connection(self) -> AsyncIterator[Connection]:
+        """Like `connection`, for statements that find every row by an index: their plans do not depend on statistics."""
+        async with self._statements(self._hot, _SET_LOCAL_HOT) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def hot_transaction(self) -> AsyncIterator[Connection]:
+        """Like `transaction`, for statements that find every row by an index: their plans do not depend on statistics."""
+        async with self._one_transaction(self._hot, _SET_LOCAL_HOT) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _statements(self, pool: "_Pool | None", set_local: str) -> AsyncIterator[Connection]:
+        if self._through_pooler:
+            async with self._one_transaction(pool, set_local) as connection:
+                yield connection
+        else:
+            async with self._acquired(pool) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def _one_transaction(self, pool: "_Pool | None", set_local: str) -> AsyncIterator[Connection]:
+        async with self._acquired(pool) as connection, connection.transaction():
+            if self._through_pooler:
+                await connection.execute(set_local)
+            yield connection
+
+    @asynccontextmanager
+    async def _acquired(self, pool: "_Pool | None") -> AsyncIterator[Connection]:
+        if pool is None:
             raise StoreUnavailable("the database is not open")
         with _translated():
             try:
-                async with self._pool.acquire(timeout=_ACQUIRE_TIMEOUT_S) as connection:
+                async with pool.acquire(timeout=_ACQUIRE_TIMEOUT_S) as connection:
                     yield connection
             except asyncpg.DiskFullError:
                 self._full_at = time.monotonic()
                 raise
             except asyncpg.ReadOnlySQLTransactionError:
                 if self._target.has_several_hosts:  # another one may be the primary by now
-                    await self._pool.expire_connections()
+                    await pool.expire_connections()
                 raise
 
 

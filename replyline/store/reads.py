@@ -32,7 +32,11 @@ class Reads:
         self, read: Callable[[Connection, Sequence[Row], Outbox], Awaitable[Sequence[Result]]]
     ) -> GroupCommit[Row, Result]:
         return GroupCommit(
-            read, within=self._database.connection, key=lambda _row: object(), publish=_nothing_to_publish
+            read,
+            within=self._database.hot_connection,
+            limit=self._database.limit,
+            key=lambda _row: object(),
+            publish=_nothing_to_publish,
         )
 
 

@@ -34,7 +34,8 @@ class _Writer:
     def commit(self, database: Database, *, size: int = 64) -> GroupCommit[tuple[str, int], str]:
         return GroupCommit(
             self.write,
-            within=database.transaction,
+            within=database.hot_transaction,
+            limit=database.limit,
             key=lambda row: row[0].split("/", maxsplit=1)[0],
             publish=self.publish,
             size=size,
@@ -79,7 +80,8 @@ async def test_rows_of_one_identity_never_share_a_transaction(database: Database
     writer = _Writer()
     commit = GroupCommit(
         writer.write,
-        within=database.transaction,
+        within=database.hot_transaction,
+        limit=database.limit,
         key=lambda _row: "same",
         identity=lambda row: row[0],
         publish=writer.publish,

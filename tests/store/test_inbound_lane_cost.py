@@ -40,7 +40,7 @@ async def test_no_statement_reads_what_waits_whatever_the_statistics_say(databas
     async with database.connection() as connection:
         await _let_wait(connection, scene, lane=lane)
     rows = [scene.row(f"m{number}", sender="zoe") for number in range(3)]
-    async with database.connection() as connection, explained(connection) as seen:
+    async with database.hot_connection() as connection, explained(connection) as seen:
         async with connection.transaction():
             accepted = await accept(connection, rows, Outbox())
             if one_lane:
@@ -59,7 +59,7 @@ async def test_an_ordinary_message_takes_no_more_statements_than_it_did(database
     scene = await make_scene(database)
     await scene.hear("so that contact and conversation are known")
     row = scene.row("hello")
-    async with database.connection() as connection:
+    async with database.hot_connection() as connection:  # that has read the types already
         async with connection.transaction():
             with _counted(connection) as queries:
                 (accepted,) = await accept(connection, [row], Outbox())

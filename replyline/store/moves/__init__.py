@@ -48,7 +48,8 @@ class Moves:
         )
         self.claim: GroupCommit[Claim, Outbound | None] = GroupCommit(
             claim,
-            within=database.connection,
+            within=database.hot_connection,
+            limit=database.limit,
             key=lambda row: row.run.job_id,
             identity=lambda row: row.run.job_id,
             publish=publish,
@@ -74,4 +75,11 @@ class Moves:
         key: Callable[[Row], Hashable],
         identity: Callable[[Row], Hashable] | None = None,
     ) -> GroupCommit[Row, Result]:
-        return GroupCommit(move, within=self._database.transaction, key=key, identity=identity, publish=self._publish)
+        return GroupCommit(
+            move,
+            within=self._database.hot_transaction,
+            limit=self._database.limit,
+            key=key,
+            identity=identity,
+            publish=self._publish,
+        )
