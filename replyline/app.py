@@ -90,7 +90,7 @@ class App:
         self._priorities: Recently[uuid.UUID, int] = Recently()
 
     async def account(self, channel_id: uuid.UUID) -> ChannelAccount | None:
-        """The connected account, as it is or was at most 5 seconds ago; disabled ones too, None where there is none."""
+        """The connected account, as it is or was at most 5 seconds ago; disabled ones too; None if it does not exist."""
 
         async def read() -> ChannelAccount | None:
             row = await channel_records.find(self.database, channel_id)
@@ -99,7 +99,7 @@ class App:
         return await self._accounts.get(channel_id, read)
 
     async def account_by_key(self, channel_key: str) -> ChannelAccount | None:
-        """The account that a callback URL names, at most 5 seconds old; None where there is none or it is disabled."""
+        """The account that a callback URL names, at most 5 seconds old; None if it does not exist or is disabled."""
 
         async def read() -> ChannelAccount | None:
             row = await channel_records.find_by_key(self.database, channel_key)
@@ -121,7 +121,7 @@ class App:
         return [self._account(row) for row in await accounts.of_business(self.database, business_id)]
 
     async def account_for_send(self, channel_id: uuid.UUID) -> ChannelAccount | None:
-        """Like `account`, but one that is not healthy is read anew: it may be well, or this may be the send that tries."""
+        """Like `account`, but an unhealthy one is read anew: it may work again, or this may be the send that tests it."""
         account = await self.account(channel_id)
         if account is None or account.healthy:
             return account
@@ -147,11 +147,11 @@ class App:
             log.error("channel.unhealthy", channel_id=str(account.id), channel=account.kind, reason=reason)
 
     async def channel_healed(self, account: ChannelAccount) -> bool:
-        """The account can send again: what it held goes on. False where it was well already."""
+        """The account can send again: what it held goes on. False if it was healthy already."""
         return await self.heal_channel(account.id, customer_id=account.customer_id)
 
     async def heal_channel(self, channel_id: uuid.UUID, *, customer_id: uuid.UUID) -> bool:
-        """Let an unhealthy channel of the customer go on; False where there is none such."""
+        """Let an unhealthy channel of the customer go on; False if there is no such channel."""
         outbox = Outbox()
         async with self.database.transaction() as connection:
             healed = await heal(connection, channel_id, customer_id=customer_id, outbox=outbox)

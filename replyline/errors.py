@@ -4,7 +4,7 @@ JobError
 ├── Temporary      try again after the queue's waits
 ├── RateLimited    wait, without using up an attempt
 └── Permanent      give up at once
-    └── ChannelDown    the channel as a whole fails: its messages are held until it is well again
+    └── ChannelDown    the channel as a whole fails: its messages are held until it works again
 
 An exception that is none of these is a bug or an unforeseen failure: it is logged with its stack and treated as Temporary.
 """
@@ -71,6 +71,6 @@ class ChannelDown(Permanent):
     """The channel cannot send at all (its token, number, account or session): nothing of it is tried until that is mended."""
 
     def __init__(self, message: str, *, reason: str, retry_after: float = 0.0) -> None:
-        """`retry_after`: seconds before which looking whether it is well again would be no use."""
+        """`retry_after`: seconds to wait before the first check whether it works again."""
         super().__init__(message, reason=reason)
         self.retry_after = retry_after

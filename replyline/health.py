@@ -113,7 +113,7 @@ class Health:
             await task.stop()
 
     def watch(self, part: str, trouble: Callable[[], str | None]) -> None:
-        """Report one more part, which is well where `trouble` gives None."""
+        """Report one more part, which is healthy if `trouble` gives None."""
         self._watched[part] = trouble
 
     def expect_progress(self, name: str, stuck_s: Callable[[], float]) -> None:

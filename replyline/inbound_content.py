@@ -225,7 +225,7 @@ def told(content: InboundContent) -> str:
 def in_words(text: str, content: InboundContent | None, quoted: str | None = None) -> str:
     """A message as a model reads it: its text, and around it what the text does not say.
 
-    `quoted` is the text of the message that was replied to, where it is ours to know; else the channel's word for it is used.
+    `quoted` is the text of the message that was replied to, if we have it; else what the channel says of it.
     """
     if content is None:
         return text if not quoted else f"{_quoted(quoted)}\n{text}"

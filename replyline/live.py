@@ -52,7 +52,7 @@ def encode_event(event: LiveEvent) -> bytes:
 
 
 def decode_event(raw: bytes) -> LiveEvent | None:
-    """The event, or None where it is none of ours (a newer version's, say)."""
+    """The event, or None if it is not of a known kind (a newer version's, say)."""
     try:
         return _decoder.decode(raw)
     except msgspec.MsgspecError:

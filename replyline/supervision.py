@@ -38,7 +38,7 @@ class BackgroundTask:
     def trouble(self) -> str | None:
         """What is wrong with it, in words; None while it runs well.
 
-        A task that failed once and runs again is well; one that failed twice or more is only after a while without failure.
+        A task that failed once and runs again is healthy; after two failures or more, only after a while without another.
         """
         if self._error is None:
             return None

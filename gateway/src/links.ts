@@ -13,7 +13,7 @@ export interface Fetched {
   data: Buffer;
   /** As the server says; null where it says nothing in particular. */
   mime: string | null;
-  /** The last part of the link's path; null where there is none. */
+  /** The last part of the link's path; null if there is none. */
   name: string | null;
 }
 

@@ -97,7 +97,7 @@ export class Media {
   }
 }
 
-/** The file alone, without thumbnails and context; null where there is none, or where it is said to be outside WhatsApp. */
+/** The file alone, without thumbnails and context; null if there is none, or if it is said to be outside WhatsApp. */
 function fileIn(message: proto.IMessage | null | undefined): proto.IMessage | null {
   const { inner } = unwrap(message ?? {});
   for (const kind of KINDS) {

@@ -68,12 +68,12 @@ export class SealedFolder {
     return fs.existsSync(path.join(this.path, name));
   }
 
-  /** When the file was last written, in Unix ms; 0 where there is none. */
+  /** When the file was last written, in Unix ms; 0 if there is none. */
   writtenAt(name: string): number {
     return fs.statSync(path.join(this.path, name), { throwIfNoEntry: false })?.mtimeMs ?? 0;
   }
 
-  /** Null where there is no such file. Throws where it cannot be opened. */
+  /** Null if there is no such file. Throws if it cannot be opened. */
   read(name: string): Buffer | null {
     let sealed: Buffer;
     try {

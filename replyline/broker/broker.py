@@ -49,7 +49,7 @@ class Broker:
     ) -> None:
         """A connection on which nothing is answered for `reply_timeout_s` is dropped.
 
-        All keys begin with `prefix`. With `deployment`, they are used only if they are of that deployment, or nobody's yet.
+        All keys begin with `prefix`. With `deployment`, they are used only if they belong to that deployment, or to none yet.
         What runs in the background is started by `supervisor`, the process' own; without it by one of the broker's.
         Raises ValueError for a bad URL.
         """
@@ -200,7 +200,7 @@ class Broker:
         return min(times, default=None)
 
     async def remove(self, queue: str, job_id: str) -> bool:
-        """Remove a job that is not active, whatever its state; False where there is none or it is active."""
+        """Remove a job that is not active, whatever its state; False if there is no such job or it is active."""
         keys = self._of(queue)
         if not await self._connection.call("EXISTS", keys.job(job_id)):
             return False

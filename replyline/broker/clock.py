@@ -14,7 +14,7 @@ class RedisClock:
         self._ahead_s: float | None = None
 
     def learn(self, reply: Reply, asked_at: float, answered_at: float) -> None:
-        """Take the answer to TIME; the two moments are of `time.monotonic`. A late answer is taken only where there is none."""
+        """Take the answer to TIME; the two moments are of `time.monotonic`. A late answer is taken only if there was no other."""
         if not isinstance(reply, list) or len(reply) != 2:
             return
         seconds, micros = (int(part) if isinstance(part, bytes) else 0 for part in reply)

@@ -44,7 +44,7 @@ class Namespace:
         return f"{self.prefix}:replyline:deployment"
 
     def claim(self) -> list[bytes]:
-        """The commands that claim the keys for us if they are nobody's; the last one's answer says whose they are."""
+        """The commands that claim the keys for us if no deployment has them; the last answer names who has them."""
         if self.deployment is None:
             return []
         return [pack("SET", self.owner_key, self.deployment, "NX"), pack("GET", self.owner_key)]

@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
 _ASK_TIME_EVERY_S = 15.0
-# A connection that is lost sooner than this has not shown that all is well: the next try waits, and says nothing.
+# A connection that is lost sooner than this has not shown that the server works: the next try waits, and is not logged.
 _STEADY_S = 1.0
 
 

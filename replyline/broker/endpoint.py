@@ -54,7 +54,7 @@ class Tls:
     key_file: str | None = None
 
     def context(self) -> ssl.SSLContext:
-        """Ready to connect with. Raises OSError if a file cannot be read or is none of its kind."""
+        """Ready to connect with. Raises OSError if a file cannot be read or is of another kind."""
         context = ssl.create_default_context(cafile=self.ca_file)
         context.check_hostname = self.verify and self.check_hostname
         if not self.verify:

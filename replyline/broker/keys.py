@@ -76,7 +76,7 @@ def keys_of(prefix: str, queue: str) -> Keys:
 def short(name: str) -> str:
     """`name` as part of a key: as it is where it is short and plain, else a digest of it (no other name gives the same).
 
-    Nobody's input makes a key long, or ends a hash tag early.
+    No input makes a key long, or ends a hash tag early.
     """
     if _PLAIN.fullmatch(name):
         return name

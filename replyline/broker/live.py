@@ -179,7 +179,7 @@ class LiveNames:
 
 
 class Unreadable(Exception):
-    """What came on a channel is none of our messages."""
+    """What came on a channel is not one of our messages."""
 
 
 def read_message(conversation: str, payload: bytes) -> Told | Written:

@@ -51,7 +51,7 @@ class ChannelAccount:
     healthy: bool = True
     health_reason: str | None = None
     trial_job_id: uuid.UUID | None = None
-    """While the account is not healthy: the one send job that may try whether it is well again."""
+    """While the account is not healthy: the one send job that may test whether it works again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class UnreadItem:
     reason: str
     raw: bytes
     own: bool = True
-    """Whether it names the account; else it is nobody's in particular, and goes to the account whose URL was called."""
+    """Whether it names the account; else it names no account, and goes to the account whose URL was called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class SessionReport:
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """Everything one callback brought for one account; `ignored` counts items that are none of our business."""
+    """Everything one callback brought for one account; `ignored` counts items that do not concern the account."""
 
     messages: tuple[InboundMessage, ...] = ()
     statuses: tuple[StatusUpdate, ...] = ()
@@ -227,7 +227,7 @@ class Channel(Protocol):
         return None
 
     async def sign(self, account: ChannelAccount, sign: Sign, http: aiohttp.ClientSession) -> bool:
-        """Give a sign of life; False where there is none to give.
+        """Give a sign of life; False if the channel has none.
 
         Raises:
             JobError: it was not given; nothing depends on it.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 def called_command(arguments: Sequence[str]) -> str | None:
-    """The first word of `arguments`, or of the line that a shell wants completed, after `replyline`; None where there is none.
+    """The first word of `arguments`, or of the line that a shell wants completed, after `replyline`; None if there is none.
 
     The shell scripts of `replyline --install-completion` ask with the line in an environment variable: bash in COMP_WORDS, the
     others in _TYPER_COMPLETE_ARGS.

@@ -60,7 +60,7 @@ def do_for(
     customer: uuid.UUID | None,
     work: Callable[[App, uuid.UUID], Awaitable[Result | None]],
 ) -> Result:
-    """Work on one record as the customer whose it is; CommandFailed where there is none, or it is not `customer`'s."""
+    """Work on one record as the customer whose it is; CommandFailed if it does not exist, or is not `customer`'s."""
 
     async def owned(app: App) -> Result | None:
         return await work(app, await whose(app, kind, record_id, customer))

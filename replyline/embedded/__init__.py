@@ -1,4 +1,4 @@
-"""The servers that `replyline start` brings along where none is named: Valkey and Postgres, as children that die with it."""
+"""The servers that `replyline start` brings along if none is named: Valkey and Postgres, as children that die with it."""
 
 from replyline.embedded.errors import DataFolderInUse, EmbeddedError, EmbeddedFailed, EmbeddedUnavailable
 from replyline.embedded.folder import DataFolder

@@ -275,7 +275,7 @@ def _remove_stale_pid_file(file: Path) -> None:
 
 
 def _unicode_ctype() -> str:
-    """A locale of this system whose letters are Unicode's, or C where there is none (then only ASCII is case-folded)."""
+    """A locale of this system whose letters are Unicode's, or C if the system has none (then only ASCII is case-folded)."""
     before = locale.setlocale(locale.LC_CTYPE)
     try:
         for name in ("C.UTF-8", "en_US.UTF-8"):

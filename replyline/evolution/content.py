@@ -102,7 +102,7 @@ def said_in(message: Json, context: Json | None = None, *, depth: int = 0) -> Sa
 
 
 def part_of(parent: Json, name: str) -> Json:
-    """The object in a field; an empty one where there is none."""
+    """The object in a field; an empty one if it is missing."""
     found = parent.get(name)
     return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
 

@@ -170,7 +170,7 @@ class _Key:
 
 
 def _key(data: Json, name: str = "key") -> _Key:
-    """The key in a message. Raises msgspec.ValidationError where there is none."""
+    """The key in a message. Raises msgspec.ValidationError if it is missing."""
     key = part_of(data, name) if name else data
     id_, jid = text_of(key, "id"), text_of(key, "remoteJid")
     if not id_ or not jid:

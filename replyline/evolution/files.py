@@ -43,7 +43,7 @@ def call_for(file: SentFile) -> tuple[str, Json]:
 
 
 def file_in(raw: bytes) -> bytes | None:
-    """The file in the answer of `getBase64FromMediaMessage`; None where there is none."""
+    """The file in the answer of `getBase64FromMediaMessage`; None if it is missing."""
     try:
         return base64.b64decode(msgspec.json.decode(raw, type=_Base64).base64, validate=True) or None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, binascii.Error, ValueError):

@@ -17,7 +17,7 @@ class ChannelSettings(BaseSettings):
         60.0,
         gt=0,
         le=3600,
-        description="first look whether an unhealthy channel is well again; then twice as long each time",
+        description="first check whether an unhealthy channel works again; then twice as long each time",
     )
     probe_longest_s: float = Field(3600.0, gt=0, le=86400, description="longest pause between such looks")
     hold_at_most_s: float = Field(

@@ -262,7 +262,7 @@ def _headers(kind: str) -> dict[str, str]:
 
 
 def _error_of(fault: ErrorMidStream) -> dict[str, object]:
-    """OpenAI's own by its name; a number is a status, as OpenRouter has it. Raises BadControl where there is no such."""
+    """OpenAI's own by its name; a number is a status, as OpenRouter has it. Raises BadControl if there is no such name."""
     if isinstance(fault.code, int):
         return {"code": fault.code, "message": "told to fail"}
     return _error_body(_known(fault.code)[1], fault.code, "told to fail")

@@ -76,7 +76,7 @@ DELETE FROM api_keys WHERE id IN (
 async def create(
     db: Database, *, customer_id: uuid.UUID, name: str, actor: str = audit.OPERATOR
 ) -> tuple[ApiKey, str] | None:
-    """Make a key; the second value is the key itself, which nobody can read again. None where there is no such customer.
+    """Make a key; the second value is the key itself, which nobody can read again. None if there is no such customer.
 
     Raises:
         TooManyKeys: they have 100 live ones.

@@ -44,7 +44,7 @@ class Channel:
     health_detail: str | None
     unhealthy_since: datetime | None
     probe_at: datetime | None
-    """When it is looked at next whether an unhealthy channel is well again."""
+    """When an unhealthy channel is checked next."""
     trial_job_id: uuid.UUID | None
     session: str | None
     """What the QR gateway last said of the session, as JSON; `quality` is what Meta last said of the number."""
@@ -124,7 +124,7 @@ async def create(
     enabled: bool = True,
 ) -> Channel:
     """Connect an account. Its `channel_key`, which the callback URL names, is made here, and so are a widget's site key and a QR
-    session (where none is named): whoever chooses them could choose another customer's.
+    session (if none is named): whoever chooses them could choose another customer's.
 
     Raises:
         ChannelRefused: see there.

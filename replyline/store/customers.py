@@ -63,19 +63,19 @@ async def list_page(db: Database, *, after: uuid.UUID | None = None, limit: int 
 
 
 async def get(db: Database, *, customer_id: uuid.UUID) -> Customer | None:
-    """The customer, or None where there is none."""
+    """The customer, or None if it does not exist."""
     async with db.connection() as connection:
         record = await connection.fetchrow(_GET, customer_id)
     return None if record is None else Customer(**dict(record))
 
 
 async def update(db: Database, *, customer_id: uuid.UUID, changes: CustomerChanges) -> Customer | None:
-    """Change the customer; None where there is none. A new plan counts for the jobs enqueued from now on."""
+    """Change the customer; None if it does not exist. A new plan counts for the jobs enqueued from now on."""
     async with db.connection() as connection:
         record = await connection.fetchrow(_UPDATE, customer_id, msgspec.json.encode(changes).decode())
     return None if record is None else Customer(**dict(record))
 
 
 async def delete(db: Database, *, customer_id: uuid.UUID) -> bool:
-    """Delete the customer with everything of theirs; False where there is none."""
+    """Delete the customer with everything of theirs; False if it does not exist."""
     return await delete_with_all(db, _DELETE, customer_id)

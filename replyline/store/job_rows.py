@@ -32,7 +32,7 @@ FROM jobs WHERE id = ANY($1::uuid[])
 
 
 async def read_jobs(connection: Connection, job_ids: Sequence[uuid.UUID], _outbox: Outbox) -> list[JobRow | None]:
-    """The row of each job; None where there is none."""
+    """The row of each job; None if it does not exist."""
     found = {
         record["id"]: JobRow(
             record["id"],

@@ -45,7 +45,7 @@ class ChannelHealth:
 
 
 async def customer_of(db: Database, kind: RecordKind, record_id: uuid.UUID) -> uuid.UUID | None:
-    """The customer whom a record belongs to, or None where there is no such record."""
+    """The customer whom a record belongs to, or None if there is no such record."""
     async with db.connection() as connection:
         owner: uuid.UUID | None = await connection.fetchval(_OWNERS[kind], record_id)
     return owner

@@ -122,7 +122,7 @@ async def good_tokens(db: Database, token_ids: Sequence[uuid.UUID]) -> set[uuid.
 async def arrive(
     db: Database, *, channel_id: uuid.UUID, kind: VisitorKind, identity: str
 ) -> tuple[Visitor | None, str]:
-    """The visitor of that identity, made where there is none, and a new token of theirs, in clear; None as in `come_back`."""
+    """The visitor of that identity, made if there is none yet, and a new token of theirs, in clear; None as in `come_back`."""
     token, token_id = secrets.token_urlsafe(32), new_id()
     async with db.transaction() as connection:
         visitor_id = await connection.fetchval(_ARRIVE, new_id(), channel_id, kind, identity, new_id())

@@ -129,7 +129,7 @@ async def _keep_all(app: App, account: ChannelAccount, request: Request, raw: by
 async def _also_signed(
     app: App, account: ChannelAccount, callback: Callback, request: Request, raw: bytes
 ) -> tuple[list[ChannelAccount], int]:
-    """The other accounts that the callback speaks of and may speak for, and how many of its items are nobody's here."""
+    """The other accounts that the callback speaks of and may speak for, and how many of its items belong to no account here."""
     found: dict[uuid.UUID, ChannelAccount] = {}
     foreign = 0
     for place, (name, items) in enumerate(callback.elsewhere.items()):

@@ -31,7 +31,7 @@ async def live() -> dict[str, str]:
 
 @router.get("/health/ready", responses={503: {"model": ReadyOut}})
 async def ready(app: Here, response: Response) -> ReadyOut:
-    """200 if all is well; answers at once whatever hangs.
+    """200 if everything works; answers at once even if a store hangs.
 
     Redis may be away for REPLYLINE_NOT_READY_AFTER_S seconds: what comes meanwhile is kept in Postgres.
     """

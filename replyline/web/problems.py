@@ -176,7 +176,7 @@ def _is_empty(found: Mapping[str, Any]) -> bool:
 async def _known_error(_request: Request, error: Exception) -> Response:
     status, code, after_s = next(row for kind, row in _KNOWN.items() if isinstance(error, kind))
     headers = {} if after_s is None else {"Retry-After": str(after_s)}
-    # Where the stores are is nobody's business outside.
+    # The addresses of the stores are not shown to clients.
     detail = "try again in a moment" if status == 503 else str(error)
     return answer(status, code, detail, headers=headers)
 
@@ -203,7 +203,7 @@ class LastResort:
 
         try:
             await self._app(scope, receive, watched)
-        except ClientDisconnect:  # who left before their body was here needs no answer, and it is nobody's error
+        except ClientDisconnect:  # the client left before its body arrived: it needs no answer, and nothing failed
             log.debug("web.sender_gone", path=scope.get("path"))
         except Exception as error:
             log.error("web.unforeseen", path=scope.get("path"), exc_info=error)

@@ -28,7 +28,7 @@ Events = Annotated[list[Annotated[str, AfterValidator(_known_event)]], Field(min
 
 
 class WebhookEndpointIn(In):
-    """A URL that wants to hear of some kinds of events; of all, where none are named."""
+    """A URL that wants to hear of some kinds of events; of all, if none are named."""
 
     url: Url
     events: Events = Field(default_factory=lambda: list(EVENTS))

@@ -1,4 +1,4 @@
-"""Care for channels that cannot send: look whether they are well again, let them try, give up what they held too long."""
+"""Care for channels that cannot send: check whether they work again, let one job try, give up what they held too long."""
 
 from datetime import UTC, datetime
 

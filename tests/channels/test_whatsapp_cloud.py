@@ -1,60 +1,20 @@
-"""WhatsApp Cloud API: the contract suite, and what Meta's callbacks and sends have of their own."""
+"""WhatsApp Cloud API: the contract suite, and what Meta's callbacks have of their own."""
 
 import hashlib
 import hmac
 import uuid
-from dataclasses import replace
-from datetime import UTC, datetime
 from typing import ClassVar
 
-import aiohttp
 import msgspec
 import pytest
 
-from replyline.channels import CHANNELS, Channel, ChannelAccount, ForgedCallback, InboundMessage, Sign
-from replyline.channels.whatsapp_cloud import MAX_TEXT_CHARS, verification
-from replyline.contents import Button, Buttons, Choices, Content, Media, Row, Section, Template
-from replyline.errors import ChannelDown, Permanent, Temporary
+from replyline.channels import CHANNELS, Channel, ChannelAccount, ForgedCallback, InboundMessage
+from replyline.channels.whatsapp_cloud import verification
 from replyline.jobs import Identity, MediaRef
-from replyline.statuses import Pricing
-from tests.channels.contract_suite import ChannelContract, make_account, outgoing
-from tests.channels.far_end import Call, Cut, FarEnd, Hang, Say
+from tests.channels.contract_suite import ChannelContract, make_account
+from tests.channels.far_end import Call, Cut, Hang, Say
+from tests.channels.graph import NUMBER, TEXT, accepted, account_at, change, envelope, meta_error, read, reads
 from tests.channels.media_suite import MediaContract
-
-NUMBER = "106540352242922"
-SECRETS = {"app_secret": "app-secret", "verify_token": "verify-token", "access_token": "EAAG-access-token"}
-TEXT: dict[str, object] = {
-    "from": "16505551234",
-    "id": "wamid.A",
-    "timestamp": "1764000000",
-    "type": "text",
-    "text": {"body": "Are you open on Sunday?"},
-}
-
-
-def account_at(url: str = "http://127.0.0.1:9") -> ChannelAccount:
-    """The account NUMBER, sending to `url`."""
-    return make_account("WHATSAPP_CLOUD", NUMBER, config={"graph_base": url, "graph_version": "v25.0"}, secrets=SECRETS)
-
-
-def change(*, number: str = NUMBER, field: str = "messages", **value: object) -> dict[str, object]:
-    """One change of a callback."""
-    metadata = {"display_phone_number": "15550783881", "phone_number_id": number}
-    return {"field": field, "value": {"messaging_product": "whatsapp", "metadata": metadata, **value}}
-
-
-def envelope(*changes: object) -> dict[str, object]:
-    """A callback with each change in an entry of its own."""
-    return {
-        "object": "whatsapp_business_account",
-        "entry": [{"id": "102290129340398", "changes": [each]} for each in changes],
-    }
-
-
-def read(*changes: object) -> list[InboundMessage]:
-    """The messages that a callback with these changes brings."""
-    callback = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), msgspec.json.encode(envelope(*changes)))
-    return list(callback.messages)
 
 
 class TestWhatsAppCloud(ChannelContract, MediaContract):
@@ -86,10 +46,7 @@ class TestWhatsAppCloud(ChannelContract, MediaContract):
         return {"x-hub-signature-256": f"sha256={hmac.new(key, raw, hashlib.sha256).hexdigest()}"}
 
     def accepted(self) -> tuple[Say, str]:
-        contacts = [{"input": "+16505551234", "wa_id": "16505551234"}]
-        return Say(
-            200, {"messaging_product": "whatsapp", "contacts": contacts, "messages": [{"id": "wamid.C"}]}
-        ), "wamid.C"
+        return accepted(), "wamid.C"
 
     def refused(self) -> Say:
         return meta_error(400, 131026)
@@ -116,11 +73,6 @@ class TestWhatsAppCloud(ChannelContract, MediaContract):
         body = call.json()
         file = msgspec.convert(body[str(body["type"])], dict[str, object])
         return body["type"], file["link"], file["caption"]
-
-
-def meta_error(status: int, code: int, **more: object) -> Say:
-    """An error answer of Graph."""
-    return Say(status, {"error": {"message": f"(#{code}) It failed", "type": "OAuthException", "code": code, **more}})
 
 
 def test_the_signature_is_over_the_received_bytes_with_their_escapes() -> None:
@@ -232,85 +184,6 @@ def test_a_text_keeps_all_but_what_postgres_cannot_store() -> None:
     assert found.content == "ab" + "ü" * 65_534
 
 
-def test_a_status_finds_our_message_by_the_id_that_we_sent_along() -> None:
-    ours = uuid.uuid4()
-    status = {"id": "wamid.B", "status": "delivered", "timestamp": "1764000001", "biz_opaque_callback_data": str(ours)}
-    raw = msgspec.json.encode(envelope(change(statuses=[status])))
-    (update,) = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw).statuses
-    assert (update.external_id, update.message_id, update.status) == ("wamid.B", ours, "DELIVERED")
-    assert update.at == datetime.fromtimestamp(1764000001, UTC)
-
-
-@pytest.mark.parametrize(
-    ("said", "means"),
-    [("sent", "SENT"), ("delivered", "DELIVERED"), ("read", "READ"), ("played", "READ"), ("failed", "FAILED")],
-)
-def test_every_status_word_is_known(said: str, means: str) -> None:
-    raw = msgspec.json.encode(envelope(change(statuses=[{"id": "wamid.B", "status": said, "timestamp": "1764000001"}])))
-    assert [status.status for status in CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw).statuses] == [means]
-
-
-def test_a_failed_status_says_why_in_our_words() -> None:
-    error = {"code": 131047, "title": "Re-engagement message", "message": "m", "error_data": {"details": "d"}}
-    status = {"id": "wamid.B", "status": "failed", "timestamp": "1764000001", "errors": [error]}
-    raw = msgspec.json.encode(envelope(change(statuses=[status])))
-    (update,) = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw).statuses
-    assert (update.error_reason, update.error_code, update.error_title, update.error_detail) == (
-        "window_closed",
-        131047,
-        "Re-engagement message",
-        "131047: Re-engagement message: d",
-    )
-    assert not update.channel_down
-
-
-@pytest.mark.parametrize("errors", [None, [], [None], [{"code": "x"}], "none"])
-def test_a_failed_status_with_an_unreadable_error_still_fails_the_message(errors: object) -> None:
-    status = {"id": "wamid.B", "status": "failed", "timestamp": 1764000001, "errors": errors}
-    raw = msgspec.json.encode(envelope(change(statuses=[status])))
-    (update,) = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw).statuses
-    assert (update.status, update.error_reason) == ("FAILED", None)
-
-
-@pytest.mark.parametrize(
-    ("to", "recipient"),
-    [
-        ("16505551234", {"to": "+16505551234"}),
-        ("+16505551234", {"to": "+16505551234"}),
-        ("US.1349", {"recipient": "US.1349"}),
-        ("US.ENT.11", {"recipient": "US.ENT.11"}),
-    ],
-)
-async def test_a_send_names_the_person_as_meta_wants_it(
-    to: str, recipient: dict[str, str], http: aiohttp.ClientSession, far_end: FarEnd
-) -> None:
-    far_end.then = [TestWhatsAppCloud().accepted()[0]]
-    text = outgoing(to)
-    await CHANNELS["WHATSAPP_CLOUD"].send(account_at(far_end.url), text, http)
-    (call,) = far_end.calls
-    assert (call.method, call.path) == ("POST", f"/v25.0/{NUMBER}/messages")
-    assert call.headers["authorization"] == f"Bearer {SECRETS['access_token']}"
-    assert call.json() == {
-        "messaging_product": "whatsapp",
-        "recipient_type": "individual",
-        **recipient,
-        "type": "text",
-        "text": {"body": text.text, "preview_url": False},
-        "biz_opaque_callback_data": str(text.message_id),
-    }
-
-
-async def test_a_text_too_long_for_whatsapp_is_refused_before_it_is_sent(
-    http: aiohttp.ClientSession, far_end: FarEnd
-) -> None:
-    with pytest.raises(Permanent) as raised:
-        await CHANNELS["WHATSAPP_CLOUD"].send(
-            account_at(far_end.url), outgoing(content="x" * (MAX_TEXT_CHARS + 1)), http
-        )
-    assert raised.value.reason == "text_too_long"
-    assert far_end.calls == []
-
-
 def test_the_handshake_is_answered_with_the_challenge() -> None:
     query = {"hub.mode": "subscribe", "hub.verify_token": "verify-token", "hub.challenge": "1158201444"}
     assert verification(account_at(), query) == "1158201444"
@@ -337,13 +210,7 @@ def test_a_handshake_of_a_channel_without_a_token_is_refused() -> None:
         verification(account, {"hub.mode": "subscribe", "hub.verify_token": "", "hub.challenge": "1"})
 
 
-def reads(message: dict[str, object]) -> InboundMessage:
-    """What one element of `messages` amounts to."""
-    (found,) = read(change(messages=[TEXT | message]))
-    return found
-
-
-def test_a_group_is_none_of_our_business() -> None:
+def test_messages_of_a_group_are_ignored() -> None:
     raw = msgspec.json.encode(envelope(change(messages=[TEXT | {"group_id": "g1"}, TEXT])))
     callback = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw)
     assert (len(callback.messages), callback.ignored, callback.unread) == (1, 1, ())
@@ -442,128 +309,3 @@ def test_more_than_a_thousand_updates_are_kept_unread_behind_the_first_thousand(
     messages = [TEXT | {"id": f"wamid.{number}"} for number in range(1003)]
     callback = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), msgspec.json.encode(envelope(change(messages=messages))))
     assert (len(callback.messages), len(callback.unread)) == (1000, 3)
-
-
-def test_a_status_brings_what_it_costs_and_whether_the_channel_is_down() -> None:
-    pricing = {"billable": True, "pricing_model": "PMP", "type": "regular", "category": "service"}
-    sent = {"id": "wamid.B", "status": "sent", "timestamp": "1764000001", "pricing": pricing}
-    failed = {"id": "wamid.C", "status": "failed", "timestamp": "1764000001", "errors": [{"code": 131042}]}
-    raw = msgspec.json.encode(envelope(change(statuses=[sent, failed])))
-    first, second = CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw).statuses
-    assert (first.pricing, first.channel_down) == (Pricing("service", "regular"), False)
-    assert (second.error_reason, second.channel_down) == ("payment_problem", True)
-
-
-def test_a_status_of_another_programs_message_is_none_of_ours() -> None:
-    status = {"id": "wamid.B", "status": "sent", "timestamp": "1", "biz_opaque_callback_data": "order-17"}
-    raw = msgspec.json.encode(envelope(change(statuses=[status])))
-    assert CHANNELS["WHATSAPP_CLOUD"].parse(account_at(), raw).ignored == 1
-
-
-@pytest.mark.parametrize(
-    ("content", "kind", "body"),
-    [
-        (
-            Media(kind="document", link="https://x.y/a.pdf", caption="Menu", filename="menu.pdf"),
-            "document",
-            {"link": "https://x.y/a.pdf", "caption": "Menu", "filename": "menu.pdf"},
-        ),
-        (Media(kind="audio", link="https://x.y/a.ogg", caption="unused"), "audio", {"link": "https://x.y/a.ogg"}),
-        (
-            Buttons(text="Continue?", buttons=(Button(id="y", title="Yes"),), footer="Blum"),
-            "interactive",
-            {
-                "type": "button",
-                "body": {"text": "Continue?"},
-                "footer": {"text": "Blum"},
-                "action": {"buttons": [{"type": "reply", "reply": {"id": "y", "title": "Yes"}}]},
-            },
-        ),
-        (
-            Choices(text="Pick", button="Options", sections=(Section(rows=(Row(id="1", title="One"),)),)),
-            "interactive",
-            {
-                "type": "list",
-                "body": {"text": "Pick"},
-                "action": {"button": "Options", "sections": [{"rows": [{"id": "1", "title": "One"}]}]},
-            },
-        ),
-        (
-            Template(name="order_ready", language="en_US", parameters=("Ana\n\tB    C",)),
-            "template",
-            {
-                "name": "order_ready",
-                "language": {"code": "en_US"},
-                "components": [{"type": "body", "parameters": [{"type": "text", "text": "Ana B C"}]}],
-            },
-        ),
-    ],
-)
-async def test_every_kind_of_content_is_sent_as_meta_wants_it(
-    content: Content, kind: str, body: object, http: aiohttp.ClientSession, far_end: FarEnd
-) -> None:
-    far_end.then = [TestWhatsAppCloud().accepted()[0]]
-    message = replace(outgoing(), content=content, quotes="wamid.Q")
-    await CHANNELS["WHATSAPP_CLOUD"].send(account_at(far_end.url), message, http)
-    sent = far_end.calls[0].json()
-    assert (sent["type"], sent[kind], sent["context"]) == (kind, body, {"message_id": "wamid.Q"})
-
-
-async def test_a_message_that_cannot_go_to_a_user_id_goes_to_the_phone(
-    http: aiohttp.ClientSession, far_end: FarEnd
-) -> None:
-    far_end.then = [meta_error(400, 131062), TestWhatsAppCloud().accepted()[0]]
-    message = replace(outgoing("US.1349"), also_to="16505551234")
-    await CHANNELS["WHATSAPP_CLOUD"].send(account_at(far_end.url), message, http)
-    assert [(call.json().get("recipient"), call.json().get("to")) for call in far_end.calls] == [
-        ("US.1349", None),
-        (None, "+16505551234"),
-    ]
-
-
-async def test_a_sign_of_life_marks_read_and_shows_typing_in_one_call(
-    http: aiohttp.ClientSession, far_end: FarEnd
-) -> None:
-    far_end.then = [Say(200, {"success": True})]
-    channel = CHANNELS["WHATSAPP_CLOUD"]
-    assert await channel.sign(account_at(far_end.url), Sign("16505551234", "wamid.A", typing=True), http)
-    assert not await channel.sign(account_at(far_end.url), Sign("16505551234", None, typing=False), http)
-    assert [call.json() for call in far_end.calls] == [
-        {
-            "messaging_product": "whatsapp",
-            "status": "read",
-            "message_id": "wamid.A",
-            "typing_indicator": {"type": "text"},
-        }
-    ]
-
-
-@pytest.mark.parametrize(
-    ("say", "error"),
-    [
-        (Say(200, {"status": "CONNECTED"}), None),
-        (Say(200, {}), None),
-        (Say(200, {"status": "BANNED"}), ChannelDown),
-        (meta_error(401, 190), ChannelDown),
-        (Say(503, b""), Temporary),
-    ],
-    ids=str,
-)
-async def test_a_number_is_asked_how_it_is(
-    say: Say, error: type[Exception] | None, http: aiohttp.ClientSession, far_end: FarEnd
-) -> None:
-    far_end.then = [say]
-    checking = CHANNELS["WHATSAPP_CLOUD"].check(account_at(far_end.url), http)
-    if error is None:
-        await checking
-    else:
-        with pytest.raises(error):
-            await checking
-    assert (far_end.calls[0].method, far_end.calls[0].path) == ("GET", f"/v25.0/{NUMBER}")
-
-
-def test_a_long_answer_is_cut_into_messages_that_whatsapp_takes() -> None:
-    parts = CHANNELS["WHATSAPP_CLOUD"].render("**Hours**\n\n" + "We are open every day. " * 500)
-    assert all(0 < len(part) <= MAX_TEXT_CHARS for part in parts)
-    assert parts[0].startswith("*Hours*")
-    assert " ".join(parts).count("We are open every day.") == 500

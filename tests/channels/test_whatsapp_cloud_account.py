@@ -9,7 +9,7 @@ import pytest
 from replyline.channels import CHANNELS, Callback
 from replyline.jobs import Identity
 from replyline.notices import Notice, Preference
-from tests.channels.test_whatsapp_cloud import account_at, change
+from tests.channels.graph import account_at, change
 
 BUSINESS = "102290129340398"
 

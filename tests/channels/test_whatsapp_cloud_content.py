@@ -24,7 +24,7 @@ from replyline.inbound_content import (
     encode_inbound,
 )
 from replyline.jobs import MediaRef
-from tests.channels.test_whatsapp_cloud import TEXT, account_at, change, envelope, read
+from tests.channels.graph import TEXT, account_at, change, envelope, read
 
 FULL: dict[str, dict[str, object]] = {
     "text": {"text": {"body": "Hello"}},
@@ -266,7 +266,7 @@ def _holder(root: dict[str, object], path: tuple[object, ...]) -> object:
 
 
 NEEDED = {("id",), ("type",), ("from",), ("group_id",), ("text",), ("text", "body")}
-"""Without these a text is none, or nobody's."""
+"""A text without one of these has no content or no sender."""
 
 
 @pytest.mark.parametrize("kind", sorted(FULL))

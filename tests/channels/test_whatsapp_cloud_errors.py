@@ -8,7 +8,7 @@ from replyline.channels.whatsapp_cloud.errors import RULES, reason_of
 from replyline.errors import ChannelDown, JobError, Permanent, RateLimited, Temporary
 from tests.channels.contract_suite import outgoing
 from tests.channels.far_end import FarEnd, Say
-from tests.channels.test_whatsapp_cloud import account_at, meta_error
+from tests.channels.graph import account_at, meta_error
 
 
 async def failure(say: Say, http: aiohttp.ClientSession, far_end: FarEnd) -> JobError:

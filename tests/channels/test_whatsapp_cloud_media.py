@@ -7,7 +7,7 @@ from replyline.channels import CHANNELS
 from replyline.errors import JobError, Permanent, Temporary
 from replyline.jobs import MediaRef
 from tests.channels.far_end import FarEnd, Say
-from tests.channels.test_whatsapp_cloud import account_at, meta_error
+from tests.channels.graph import account_at, meta_error
 
 FILE = MediaRef(kind="image", provider_id="9")
 

@@ -5,7 +5,7 @@ import pytest
 
 from replyline.channels import CHANNELS, InboundMessage
 from replyline.jobs import Identity
-from tests.channels.test_whatsapp_cloud import TEXT, account_at, change, envelope, read
+from tests.channels.graph import TEXT, account_at, change, envelope, read
 
 HIDDEN = {name: value for name, value in TEXT.items() if name != "from"}
 

@@ -1,7 +1,9 @@
 """A whole deployment to do harm to: servers, processes, stand-ins, and a customer with all they need."""
 
 import asyncio
+import atexit
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,8 +93,7 @@ class Town:
         return f"http://127.0.0.1:{self._port}"
 
     async def __aenter__(self) -> Self:
-        await asyncio.gather(self.valkey.start(), self.postgres.start(), self.standins.start())
-        await asyncio.to_thread(migrate, self.postgres.url)
+        await asyncio.gather(self.valkey.start(), _start_migrated(self.postgres), self.standins.start())
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20))
         await self._furnish()
         self.start_api()
@@ -245,7 +246,7 @@ class Town:
         await self.tell(standin, "_faults", fault)
 
     async def heal(self, standin: str) -> None:
-        """Tell a stand-in to be well again."""
+        """Remove the faults of a stand-in."""
         async with self.http.delete(f"{self.standins.urls[standin]}/_faults") as response:
             assert response.status == 200
 
@@ -328,6 +329,32 @@ class Town:
             (row["queue"], row["reason"])
             for row in await self.rows("SELECT queue, reason FROM jobs WHERE state = 'DEAD'")
         ]
+
+
+_migrated: Path | None = None
+"""The folder of a Postgres with our tables and nothing in them: made once for each process of the tests, then copied."""
+
+
+async def _start_migrated(postgres: EmbeddedPostgres) -> None:
+    """Start a new Postgres that has our tables."""
+    global _migrated  # noqa: PLW0603  it lives as long as the process
+    if _migrated is not None:
+        await _copy(_migrated, postgres.folder)
+        await postgres.start()
+        return
+    await postgres.start()
+    await asyncio.to_thread(migrate, postgres.url)
+    await postgres.stop()  # only a server that was stopped has everything in its files
+    _migrated = Path(tempfile.mkdtemp(prefix="replyline-chaos-migrated-"))
+    atexit.register(shutil.rmtree, _migrated)
+    await _copy(postgres.folder, _migrated)
+    await postgres.start()
+
+
+async def _copy(folder: Path, to: Path) -> None:
+    """Copy a server's folder with the owners of its files: started by root, Postgres runs as somebody else."""
+    copying = await asyncio.create_subprocess_exec("cp", "-a", f"{folder}/.", str(to))
+    assert await copying.wait() == 0
 
 
 def people(count: int, *, messages: int = 1) -> dict[str, list[str]]:

@@ -107,7 +107,7 @@ class Shop:
 
 @pytest.fixture
 async def folder(tmp_path: Path) -> GatewayFolder:
-    """Data for gateways; skips where there is none to start."""
+    """Data for gateways; skips if it cannot be started."""
     need_gateway()
     return GatewayFolder(tmp_path)
 

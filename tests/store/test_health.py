@@ -1,4 +1,4 @@
-"""A channel that is down holds its messages, tells its customer once, and lets them go when it is well."""
+"""A channel that is down holds its messages, tells its customer once, and sends them when it works again."""
 
 import uuid
 

@@ -87,7 +87,7 @@ class Street:
         return {"session": self.channel.external_id}
 
     async def tell(self, route: str, body: object, *, standin: str | None = None) -> object:
-        """Post to a control route of a stand-in, the channel's own where none is named."""
+        """Post to a control route of a stand-in, the channel's own if none is named."""
         url = self.standins.urls[standin or STANDIN[self.kind]]
         async with self.door.http.post(f"{url}/{route}", json=body) as response:
             answer: object = await response.json()
@@ -105,7 +105,7 @@ class Street:
         await self.tell("_faults", fault, standin=standin)
 
     async def heal(self) -> None:
-        """Tell the channel's stand-in to be well again."""
+        """Remove the faults of the channel's stand-in."""
         async with self.door.http.delete(f"{self.standins.urls[STANDIN[self.kind]]}/_faults") as response:
             assert response.status == 200
 

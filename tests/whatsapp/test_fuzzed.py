@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from tests.channels.graph import change, envelope
 from tests.channels.mutations import mutated
-from tests.channels.test_whatsapp_cloud import change, envelope
 from tests.channels.test_whatsapp_cloud_content import CONTEXT, FULL
 from tests.web.signed import post_cloud, post_qr
 from tests.whatsapp.street import Open, Street

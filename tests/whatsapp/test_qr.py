@@ -88,7 +88,7 @@ async def test_a_person_who_may_not_be_written_to_first_is_never_tried_again(str
         await here.until_ours(("Echo: Hello", "FAILED"))
         assert len(await here.sends()) == 1
         assert await here.dead() == [("whatsapp-qr-send", "restricted")]
-        assert await here.events() == [], "the number itself is well"
+        assert await here.events() == [], "the number itself works"
 
 
 async def test_a_refusal_of_whatsapp_itself_is_kept_with_its_code(street: Open) -> None:

@@ -22,7 +22,7 @@ import { uuid } from './uuid';
 import type { Accepted, Attachment, Config, Delta, Identity, Message, Owner, Page } from './wire';
 
 const PAGE_SIZE = 30;
-/** A break that is mended sooner than this is nobody's business. */
+/** A break that ends sooner than this is not shown. */
 const LOST_AFTER_MS = 2_000;
 const TYPING_LASTS_MS = 30_000;
 /** An answer of which nothing more was heard for so long is not shown half-written any longer. */

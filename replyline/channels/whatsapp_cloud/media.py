@@ -48,7 +48,7 @@ async def fetch(
 
     Raises:
         Permanent: it is gone, too large, of another type than its kind, or its address leads elsewhere than to Meta.
-        Temporary, RateLimited: as Graph says; a channel that is down may be well again within the days of the job's retries.
+        Temporary, RateLimited: as Graph says; a channel that is down may work again within the days of the job's retries.
     """
     headers = {"Authorization": f"Bearer {token}"}
     answer = await call(http, "Meta", url, headers=headers, secret=token, method="GET")

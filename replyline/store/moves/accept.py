@@ -34,7 +34,7 @@ class Accepted:
     duplicate: bool
 
 
-# An id goes before a reference, so that nobody's reference can take the place of another's chatbot.
+# An id goes before a reference, so that no reference can take the place of another customer's chatbot.
 _CHANNELS = """
 WITH named AS (
     SELECT id FROM chatbots WHERE id = $1

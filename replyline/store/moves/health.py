@@ -88,7 +88,7 @@ SELECT c.id, c.name, c.kind, c.chatbot_id, u.priority::int AS priority FROM chan
 WHERE c.id = $1
 """
 
-# The lock makes who holds and who heals wait for each other: no job is held by a channel that is well again.
+# The lock makes who holds and who heals wait for each other: no job is held by a channel that works again.
 _HEALTH = "SELECT id, health FROM channels WHERE id = ANY($1::uuid[]) ORDER BY id FOR SHARE"
 _HOLD = """
 UPDATE jobs j
@@ -166,7 +166,7 @@ async def mark_unhealthy(connection: Connection, channel: Unhealthy, outbox: Out
 
 
 async def heal(connection: Connection, channel_id: uuid.UUID, *, customer_id: uuid.UUID, outbox: Outbox) -> bool:
-    """The channel is well: what it held goes on, at the pace of its limits. False where it was well already."""
+    """The channel works again: what it held goes on, at the pace of its limits. False if it was healthy already."""
     if await connection.fetchval(_HEAL, channel_id, customer_id) is None:
         return False
     await release(connection, channel_id, outbox)
@@ -175,7 +175,7 @@ async def heal(connection: Connection, channel_id: uuid.UUID, *, customer_id: uu
 
 
 async def hold(connection: Connection, rows: Sequence[Hold], outbox: Outbox) -> list[Held]:
-    """Put the jobs by until their channels are well."""
+    """Hold the jobs until their channels are healthy."""
     channel_ids = sorted({row.channel_id for row in rows})
     health = {record["id"]: record["health"] for record in await connection.fetch(_HEALTH, channel_ids)}
     sick = [row for row in rows if health.get(row.channel_id) == "UNHEALTHY"]
@@ -211,7 +211,7 @@ async def release(
 
 
 async def send_on_trial(connection: Connection, channel_id: uuid.UUID, outbox: Outbox) -> bool:
-    """Let one held job try whether the channel is well again; False where none is held."""
+    """Let one held job test whether the channel works again; False if none is held."""
     released = await release(connection, channel_id, outbox, limit=1, on_trial=True)
     if released:
         await connection.execute(_TRY, channel_id, released[0])
@@ -225,7 +225,7 @@ async def due_patients(connection: Connection, *, first_s: float, longest_s: flo
 
 
 async def release_forgotten(connection: Connection, outbox: Outbox) -> int:
-    """Let go what is still held by channels that are well: more than one transaction took, or a process died in between."""
+    """Let go what is still held by healthy channels: more than one transaction took, or a process died in between."""
     released = 0
     for record in await connection.fetch(_FORGOTTEN):
         released += len(await release(connection, record["held_by"], outbox))

@@ -86,7 +86,7 @@ async def put_off(connection: Connection, rows: Sequence[Setback], outbox: Outbo
 
 
 async def standings(connection: Connection, job_ids: Sequence[uuid.UUID], _outbox: Outbox) -> list[Standing | None]:
-    """The standing of each job; None where there is no row."""
+    """The standing of each job; None if there is no row."""
     found = {
         record["id"]: Standing(record["attempts"], record["postponed_s"], record["waiting"])
         for record in await connection.fetch(_STANDING, job_ids)

@@ -82,7 +82,7 @@ async def listen(
     ] = None,
     last_event_id: Annotated[int | None, Header(ge=0, le=2**62, description="The same; it wins.")] = None,
 ) -> EventStream:
-    """The conversation from a place on (from its end where none is given): messages with their place as id, and without one what
+    """The conversation from a place on (from its end if none is given): messages with their place as id, and without one what
     is nowhere kept: answers while they are written, typing. It ends with the session."""
     if ticket is not None:
         guest = await _with_ticket(app, sites, guests, ticket, request)

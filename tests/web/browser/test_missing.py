@@ -1,4 +1,4 @@
-"""Where there is no browser, or no Node, the tests say what to install; in CI they fail."""
+"""If there is no browser, or no Node, the tests say what to install; in CI they fail."""
 
 from pathlib import Path
 

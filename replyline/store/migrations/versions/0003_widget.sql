@@ -46,7 +46,7 @@ ALTER TABLE media
     ADD COLUMN uploaded_by text;
 CREATE INDEX media_unattached ON media (created_at) WHERE message_id IS NULL;
 
--- The files of a message as a page is told of them; null where there are none.
+-- The files of a message as a page is told of them; null if there are none.
 CREATE FUNCTION files_of(message uuid) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT jsonb_agg(jsonb_build_object('id', id, 'name', filename, 'mime_type', mime_type, 'size', size) ORDER BY id)
     FROM media WHERE message_id = message

@@ -75,7 +75,7 @@ export function createFaults({ write, changed }) {
     }
     for (const button of buttons.values()) if (button.hasAttribute('aria-pressed')) button.setAttribute('aria-pressed', 'false');
     changed();
-    say('All is well again. What was held goes out now.');
+    say('All channels work again. Held messages are sent now.');
   }
 
   function say(text, ...more) {

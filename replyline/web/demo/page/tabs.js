@@ -1,4 +1,4 @@
-/** Where there is no room for three panels side by side, they are tabs. */
+/** If there is no room for three panels side by side, they are tabs. */
 
 const NARROW = matchMedia('(max-width: 759.98px)');
 const KEYS = { ArrowRight: 1, ArrowLeft: -1 };

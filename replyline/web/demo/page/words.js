@@ -14,7 +14,7 @@ const WAITS = {
   provider_rate_limited: 'The AI provider asked us to slow down',
   outcome_unknown: 'May have arrived already: waiting for its receipt, so that it is not sent twice',
   picture_pending: 'A picture is still being fetched',
-  channel_mended: 'The channel is well again',
+  channel_mended: 'The channel works again',
   payment_problem: 'Held: the bill at Meta is not paid',
   session_logged_out: 'Held, not lost: the telephone is logged out',
   session_closed: 'Held, not lost: the telephone is not connected',
