@@ -9,7 +9,7 @@ import pytest
 from replyline.channels import CHANNELS, ChannelAccount
 from replyline.errors import Permanent, RateLimited, Temporary
 from replyline.standins import Standins
-from tests.channels import test_whatsapp_cloud, test_whatsapp_qr
+from tests.channels import graph, test_whatsapp_qr
 from tests.channels.contract_suite import outgoing
 from tests.channels.far_end import FarEnd
 from tests.waiting import until
@@ -29,7 +29,7 @@ async def account(
     """An account of that kind whose callbacks go to `far_end`."""
     if request.param == "WHATSAPP_CLOUD":
         url = standins.urls["whatsapp_cloud"]
-        made = test_whatsapp_cloud.account_at(url)
+        made = graph.account_at(url)
         known = {**made.secrets, "callback_url": far_end.url}
         configuration: dict[str, object] = {"numbers": {made.external_id: known}}
     else:
