@@ -17,12 +17,13 @@ from replyline.store.moves.adopt import adopt
 from replyline.store.moves.dead_letters import discard, replay
 from replyline.store.moves.give_up import Consequence, GivenUp
 from replyline.store.moves.inbound_lane import MOST_TAKEN, Receive, free_lanes, go_on_unless_locked
-from replyline.store.moves.receive import Received
+from replyline.store.moves.receive import Received, receive
 from replyline.store.moves.work import Run
 from replyline.store.outbox import Outbox
 from replyline.store.sweep import due_jobs
 from replyline.store.timeline import trace
 from tests.store.scene import Scene, failure, make_scene, run_of
+from tests.waiting import until
 
 _BEHIND = "SELECT count(*) FROM jobs WHERE run_at = 'infinity' AND wait_reason = 'behind_earlier' AND state = 'WAITING'"
 
@@ -90,6 +91,26 @@ async def test_a_run_of_a_message_far_behind_waits_for_its_turn(database: Databa
     assert await scene.receive(accepted[-1]) is Received.BEHIND_EARLIER
     assert len(await _texts(scene)) == MOST_TAKEN
     await _run_published(scene)
+    assert await _texts(scene) == [f"m{number}" for number in range(MOST_TAKEN + 2)]
+
+
+async def test_a_run_that_waited_while_the_whole_front_was_received_hands_its_lane_on(database: Database) -> None:
+    scene = await make_scene(database)
+    accepted = await _flood(scene, MOST_TAKEN + 2)
+    # The last two have jobs of their own, as those have that came while the lane was locked: nobody releases them.
+    late = [one.job_id for one in accepted[-2:]]
+    await scene.value("UPDATE jobs SET run_at = now(), wait_reason = NULL WHERE id = ANY($1)", late)
+    jobs = [await scene.job(accepted[number].job_id) for number in (0, -1)]
+    first, last = (Receive(run_of(job_id), job) for job_id, job in zip((accepted[0].job_id, late[1]), jobs, strict=True))  # type: ignore[arg-type]  # their queue says so
+    async with database.transaction() as other:
+        assert await receive(other, [first], Outbox()) == [Received.SAVED]
+        waiting = asyncio.create_task(scene.moves.receive(last))
+        blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        await until(lambda: scene.value(blocked), what="a run that waits for the front")
+    assert await waiting is Received.BEHIND_EARLIER
+    assert scene.published[-1].id == late[1]
+    again = msgspec.json.decode(scene.published[-1].payload, type=IncomingMessageJob)
+    assert await scene.moves.receive(Receive(run_of(late[1]), again)) is Received.SAVED
     assert await _texts(scene) == [f"m{number}" for number in range(MOST_TAKEN + 2)]
 
 

@@ -194,10 +194,19 @@ def _along(job: LaneJob, run: Run | None) -> Receive | None:
     return Receive(Run(job.id, run.started_at, run.worker), payload)
 
 
-async def wait_behind(connection: Connection, job_ids: Sequence[uuid.UUID]) -> None:
-    """Let jobs that run at this moment wait as rows; an earlier job of their lane must be locked, and lets them go."""
-    if job_ids:
-        await connection.execute(_WAIT_BEHIND, job_ids)
+async def wait_behind(
+    connection: Connection, job_ids: Sequence[uuid.UUID], waiting: Sequence[LaneJob], outbox: Outbox
+) -> None:
+    """Let jobs that run at this moment wait as rows; who ends an earlier job of their lane lets them go.
+
+    `waiting` is what `lock_front` returned. Where another process ended the whole front while it was waited for, nobody is left
+    who would let the lane go on: that is done here.
+    """
+    if not job_ids:
+        return
+    await connection.execute(_WAIT_BEHIND, job_ids)
+    led = {job.lane_key for job in waiting if job.in_front}
+    await go_on_unless_locked(connection, {job.lane_key for job in waiting if job.lane_key} - led, outbox)
 
 
 def with_finish(insert: str, *, parameters: int) -> str:

@@ -1,7 +1,7 @@
 """The move `receive`: what came in becomes part of its conversation, and a turn is made sure of where it asks for one."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -18,6 +18,7 @@ from replyline.store.moves.announce import announce
 from replyline.store.moves.arrival import received_event, received_fact
 from replyline.store.moves.identities import add_names, link_identities, rename
 from replyline.store.moves.inbound_lane import (
+    LaneJob,
     Receive,
     by_themselves,
     lock_front,
@@ -117,7 +118,7 @@ async def receive(connection: Connection, rows: Sequence[Receive], outbox: Outbo
         collected = Outbox()
         try:
             async with connection.transaction():
-                results = await _receive(connection, rows, *together(rows, waiting), collected)
+                results = await _receive(connection, rows, waiting, together, collected)
         except Exception as error:
             if concerns_the_store(error):
                 raise
@@ -126,20 +127,21 @@ async def receive(connection: Connection, rows: Sequence[Receive], outbox: Outbo
         else:
             outbox.add(collected)
             return results
-    return await _receive(connection, rows, *by_themselves(rows, waiting), outbox)
+    return await _receive(connection, rows, waiting, by_themselves, outbox)
 
 
 async def _receive(
     connection: Connection,
     rows: Sequence[Receive],
-    chosen: Sequence[Receive],
-    behind: Sequence[uuid.UUID],
+    waiting: Sequence[LaneJob],
+    choose: Callable[[Sequence[Receive], Sequence[LaneJob]], tuple[list[Receive], list[uuid.UUID]]],
     outbox: Outbox,
 ) -> list[Received]:
+    chosen, behind = choose(rows, waiting)
     results = dict.fromkeys((row.run.job_id for row in rows), Received.ALREADY_DONE)
     results.update(dict.fromkeys((row.run.job_id for row in chosen), Received.REFUSED))
     results.update(dict.fromkeys(behind, Received.BEHIND_EARLIER))
-    await wait_behind(connection, behind)
+    await wait_behind(connection, behind, waiting, outbox)
     placed = await _place(connection, list(enumerate(chosen)), results)
     locked = await lock_conversations(connection, [place.conversation_id for place in placed.values() if place])
     mine = [(chosen[index], placed[index]) for index in sorted(placed)]
