@@ -111,6 +111,9 @@ live_pieces_total = Counter(
     registry=REGISTRY,
 )
 open_streams = Gauge("replyline_open_streams", "Pages that listen to this process now", registry=REGISTRY)
+stream_held_bytes = Gauge(
+    "replyline_stream_held_bytes", "What is held for pages that have not taken it yet, all together", registry=REGISTRY
+)
 stream_events_total = Counter(
     "replyline_stream_events",
     "What open pages were sent, by kind: logged (messages), live (typing, pieces of answers), resync (an answer so far), "

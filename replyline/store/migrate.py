@@ -19,8 +19,8 @@ _LOCK_AGAIN_S = 0.2
 _CONNECT_TIMEOUT_S = 10.0
 
 
-def migrate(url: str) -> None:
-    """Apply what is missing to the database at `url` (postgresql://…).
+def migrate(url: str, *, to: str = "head") -> None:
+    """Apply what is missing to the database at `url` (postgresql://…), up to the migration `to`, by default the newest.
 
     Raises:
         ValueError: the URL cannot be read.
@@ -28,10 +28,10 @@ def migrate(url: str) -> None:
             table's lock for over 60 s.
         TimeoutError: another migration ran for over 60 s.
     """
-    asyncio.run(_migrate(url))
+    asyncio.run(_migrate(url, to))
 
 
-async def _migrate(url: str) -> None:
+async def _migrate(url: str, to: str) -> None:
     target = read_target(url)
 
     async def connect(*_: object, **__: object) -> asyncpg.Connection:
@@ -56,7 +56,7 @@ async def _migrate(url: str) -> None:
         async with engine.begin() as guard:
             await _be_alone(guard)
             async with engine.connect() as connection:
-                await connection.run_sync(_upgrade)
+                await connection.run_sync(_upgrade, to)
     finally:
         await engine.dispose()
 
@@ -74,13 +74,13 @@ async def _be_alone(guard: AsyncConnection) -> None:
     await guard.execute(text("SET LOCAL lock_timeout = 0"))
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, to: str) -> None:
     event.listen(connection, "begin", _do_not_wait_long)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, to)
 
 
 def _do_not_wait_long(connection: Connection) -> None:

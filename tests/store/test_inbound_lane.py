@@ -101,11 +101,15 @@ async def test_a_run_that_waited_while_the_whole_front_was_received_hands_its_la
     late = [one.job_id for one in accepted[-2:]]
     await scene.value("UPDATE jobs SET run_at = now(), wait_reason = NULL WHERE id = ANY($1)", late)
     jobs = [await scene.job(accepted[number].job_id) for number in (0, -1)]
-    first, last = (Receive(run_of(job_id), job) for job_id, job in zip((accepted[0].job_id, late[1]), jobs, strict=True))  # type: ignore[arg-type]  # their queue says so
+    first, last = (
+        Receive(run_of(job_id), job) for job_id, job in zip((accepted[0].job_id, late[1]), jobs, strict=True)
+    )  # type: ignore[arg-type]  # their queue says so
     async with database.transaction() as other:
         assert await receive(other, [first], Outbox()) == [Received.SAVED]
         waiting = asyncio.create_task(scene.moves.receive(last))
-        blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        blocked = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
         await until(lambda: scene.value(blocked), what="a run that waits for the front")
     assert await waiting is Received.BEHIND_EARLIER
     assert scene.published[-1].id == late[1]

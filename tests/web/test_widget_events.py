@@ -3,10 +3,11 @@
 import asyncio
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
+from prometheus_client import Gauge
 
 from replyline import metrics
 from replyline.broker import Broker, Told
@@ -15,7 +16,6 @@ from replyline.publisher import LOG_GREW
 from replyline.store.database import Database
 from replyline.store.moves.speak import Owner
 from replyline.web.widget import listener
-from replyline.web.widget.streams import Streams
 from tests.proxy import FaultProxy
 from tests.store.scene import Scene
 from tests.waiting import until
@@ -256,20 +256,20 @@ async def test_a_page_that_reads_nothing_holds_little_and_misses_nothing(
         # Before it connects, and not smaller: a window that is narrowed later is opened again a few bytes at a time.
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         slow.connect((host, int(port)))
+        open_before = _now(metrics.open_streams)
         slow.sendall(
             f"GET /widget/v1/events?after=0 HTTP/1.1\r\nHost: x\r\nOrigin: {page.origin}\r\n"
             f"Authorization: Bearer {page.session_token}\r\n\r\n".encode()
         )
-        held = _held(door)
-        await until(lambda: len(held()) == 1, what="the slow page")
+        await until(lambda: _now(metrics.open_streams) > open_before, what="the slow page")
         answer = str(uuid.uuid4())
-        most, dropped_before = 0, _dropped()
+        most, dropped_before = 0.0, _dropped()
         for _ in range(150):  # more than sockets hold
             await broker.live.begin(page.conversation_id, answer)
             for _ in range(8):
                 await broker.live.append(page.conversation_id, answer, "x" * 8000)
             answer = str(uuid.uuid4())
-            most = max([most, *held()])
+            most = max(most, _now(metrics.stream_held_bytes))
         await page.write("and this?")
         await save_all(scene)
         assert 0 < most <= listener.MOST_LIVE_BYTES
@@ -279,6 +279,7 @@ async def test_a_page_that_reads_nothing_holds_little_and_misses_nothing(
         while b"and this?" not in received:  # it catches up from the log
             received = received[-1000:] + await asyncio.to_thread(slow.recv, 1_000_000)
         slow.close()
+    assert _now(metrics.stream_held_bytes) == 0
 
 
 def _dropped() -> float:
@@ -290,10 +291,9 @@ def _dropped() -> float:
     )
 
 
-def _held(door: Door) -> Callable[[], list[int]]:
-    """What is held for each page of the server, in bytes."""
-    found: Streams = door.api.state.streams
-    return lambda: [page.held_bytes for pages in found._listeners.values() for page in pages]
+def _now(gauge: Gauge) -> float:
+    (sample,) = [one for metric in gauge.collect() for one in metric.samples]
+    return sample.value
 
 
 async def _logged(stream: Stream, count: int) -> list[tuple[int | None, object]]:

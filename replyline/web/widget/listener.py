@@ -67,11 +67,6 @@ class Listener:
         self._stream: str | None = None
         self._next_index = 0
 
-    @property
-    def held_bytes(self) -> int:
-        """What is held for it now, beside what the log has."""
-        return self._unsent_bytes
-
     def grow(self) -> None:
         """The log has something new."""
         self._grown = True
@@ -85,6 +80,8 @@ class Listener:
     def end(self) -> None:
         """The page is gone, or is to come back another time."""
         self._ended = True
+        self._unsent.clear()
+        self._holds(0)
         self._woken.set()
 
     def hear(self, framed: bytes) -> None:
@@ -191,12 +188,14 @@ class Listener:
         return frame("message.delta", data)
 
     def _hold(self, unsent: _Unsent) -> None:
+        if self._ended:
+            return
         self._unsent.append(unsent)
-        self._unsent_bytes += len(unsent.frame)
+        self._holds(self._unsent_bytes + len(unsent.frame))
         if self._unsent_bytes > MOST_LIVE_BYTES:
             metrics.stream_events_total.labels("dropped").inc(len(self._unsent))
             self._unsent.clear()
-            self._unsent_bytes = 0
+            self._holds(0)
             self._resync = True
         self._woken.set()
 
@@ -204,10 +203,14 @@ class Listener:
         metrics.stream_events_total.labels("live").inc(len(self._unsent))
         framed = b"".join(unsent.frame for unsent in self._unsent)
         self._unsent.clear()
-        self._unsent_bytes = 0
+        self._holds(0)
         return framed
+
+    def _holds(self, size: int) -> None:
+        metrics.stream_held_bytes.inc(size - self._unsent_bytes)
+        self._unsent_bytes = size
 
     def _forget_pieces(self, *, but: str | None = None, before: int = 0) -> None:
         kept = [one for one in self._unsent if one.stream is None or (one.stream == but and one.index >= before)]
         self._unsent = deque(kept)
-        self._unsent_bytes = sum(len(one.frame) for one in kept)
+        self._holds(sum(len(one.frame) for one in kept))

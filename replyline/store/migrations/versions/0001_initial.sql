@@ -1,4 +1,4 @@
--- Plans and priorities are derived from the price in one place for SQL; tests hold this to replyline/plans.py.
+-- Plans and priorities are derived from the price here and nowhere else.
 CREATE TABLE customers (
     id uuid PRIMARY KEY,
     name text NOT NULL CHECK (length(name) BETWEEN 1 AND 200),
