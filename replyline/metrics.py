@@ -110,6 +110,12 @@ live_pieces_total = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+store_busy_total = Counter(
+    "replyline_store_busy",
+    "Runs that met a lock or a timeout of Postgres, and were put off without using an attempt",
+    ["queue"],
+    registry=REGISTRY,
+)
 open_streams = Gauge("replyline_open_streams", "Pages that listen to this process now", registry=REGISTRY)
 stream_held_bytes = Gauge(
     "replyline_stream_held_bytes", "What is held for pages that have not taken it yet, all together", registry=REGISTRY

@@ -34,6 +34,7 @@ _WORDS = {
     "outcome_unknown": "nobody knows whether it was sent",
     "account_limit": "the channel's own limit",
     "recipient_limit": "the limit for one recipient",
+    "store_busy": "Postgres could not do it in time (a lock, a timeout)",
     "day_limit": "the channel's limit for a day",
 }
 

@@ -55,6 +55,11 @@ class StoreSettings(BaseSettings):
         le=64,
         description="transactions of the hot path that one process has in flight; it has 4 more connections",
     )
+    store_busy_s: float = Field(
+        3600.0,
+        ge=1,
+        description="a job that met locks or timeouts of Postgres for so long, while others got through, is a dead letter",
+    )
     sweep_every_s: float = Field(3.0, gt=0, le=3600, description="pause between looks for work that lost its queue job")
     sweep_grace_s: float = Field(
         10.0, ge=0, le=3600, description="a due job without a queue job is left this long to its publisher"

@@ -25,12 +25,12 @@ from replyline.queues import QueueSpec
 from replyline.redaction import redact
 from replyline.retry import GiveUp, PostponeFor, RetryAfter, decide
 from replyline.store import customers
-from replyline.store.database import StoreUnavailable
+from replyline.store.database import StoreBusy, StoreUnavailable
 from replyline.store.job_rows import JobRow
 from replyline.store.moves.adopt import adopt, bury_foreign
 from replyline.store.moves.dead_letters import NotReplayable
 from replyline.store.moves.give_up import GivenUp
-from replyline.store.moves.setbacks import Failure, Setback
+from replyline.store.moves.setbacks import STORE_BUSY, Failure, Setback
 from replyline.store.moves.work import Run
 from replyline.store.persist import persist
 
@@ -39,6 +39,11 @@ log = structlog.get_logger(__name__)
 J = TypeVar("J", bound=Job)
 
 _STORE_AWAY_S = 1.0
+# After each lock or timeout in a row a job waits twice as long; where not even that could be written, always so long.
+_BUSY_FIRST_S, _BUSY_LONGEST_S, _BUSY_UNWRITTEN_S = 1.0, 30.0, 10.0
+_BUSY_IS_LONG_S = 60.0
+# Others of the queue get through if one did so lately; they may be few.
+_OTHERS_WITHIN_S = 300.0
 _PUT_OFF_FOR_S = 5.0
 
 
@@ -55,6 +60,7 @@ class Executor(Generic[J]):
         self._wait_seconds = metrics.job_wait_seconds.labels(queue)
         self._run_seconds = metrics.job_run_seconds.labels(queue)
         self._running = metrics.jobs_running.labels(queue)
+        self._done_at = -_OTHERS_WITHIN_S
 
     async def __call__(self, active: ActiveJob) -> Outcome:
         """Run one job to its end; never raises but for a cancellation, which hands the job back."""
@@ -92,7 +98,8 @@ class Executor(Generic[J]):
         except StoreUnavailable as error:
             # Nothing can be decided or recorded without Postgres, and nothing is wrong with the job.
             log.warning("job.store_away", queue=self._queue, job=active.id, error=str(error))
-            return Postpone(round(_STORE_AWAY_S * 1000 * random.uniform(0.5, 1.5)))
+            pause_s = _BUSY_UNWRITTEN_S if isinstance(error, StoreBusy) else _STORE_AWAY_S
+            return Postpone(round(pause_s * 1000 * random.uniform(0.5, 1.5)))
 
     async def _live_foreign(self, active: ActiveJob) -> Outcome:
         """A job that has no row of ours in this queue, whatever its id looks like: somebody else's producer added it."""
@@ -164,6 +171,8 @@ class Executor(Generic[J]):
         try:
             async with scope:
                 await self._processor.process(job, run, self._app)
+        except StoreBusy as error:
+            return await self._busy(active, run, job, error)
         except StoreUnavailable:
             raise
         except TimeoutError as error:
@@ -173,9 +182,27 @@ class Executor(Generic[J]):
             return await self._failed(active, run, job, late)
         except Exception as error:
             return await self._failed(active, run, job, error)
+        self._done_at = time.monotonic()
         if log.is_enabled_for(_DEBUG):
             log.debug("job.completed", **self._context(active, job))
         return Completed(_returned(job))
+
+    async def _busy(self, active: ActiveJob, run: Run, job: J, error: StoreBusy) -> Outcome:
+        """Postgres works, but not for this job: no attempt is used, and yet it is not tried for ever without being seen."""
+        standing = await self._app.reads.standing(run.job_id)
+        if standing is None or not standing.waiting:  # another run finished it
+            return Completed()
+        metrics.store_busy_total.labels(self._queue).inc()
+        if standing.busy_s > self._app.settings.store_busy_s and time.monotonic() - self._done_at < _OTHERS_WITHIN_S:
+            said = f"for {standing.busy_s:.0f} s Postgres could not do this in time, but other jobs: {error}"
+            return await self._failed(active, run, job, Permanent(said, reason=STORE_BUSY))
+        pause_s = min(_BUSY_FIRST_S * 2.0 ** min(standing.busy_times, 30), _BUSY_LONGEST_S) * random.uniform(0.5, 1.5)
+        tell = log.error if standing.busy_s > _BUSY_IS_LONG_S else log.warning
+        context = self._context(active, job) | {"times": standing.busy_times + 1, "for_s": round(standing.busy_s, 1)}
+        tell("job.store_busy", **context, again_in_s=round(pause_s, 1), error=str(error))
+        # Tried once: what meets this job's own row would be met again and again.
+        await self._app.moves.put_off(Setback(run.job_id, pause_s, STORE_BUSY, None))
+        return Postpone(round(pause_s * 1000), f"postponed for {pause_s:.1f} s: {STORE_BUSY}")
 
     async def _failed(self, active: ActiveJob, run: Run, work: J | JobRow, error: Exception) -> Outcome:
         """Decide what becomes of it; `work` is its payload, or its row where the payload cannot be read."""

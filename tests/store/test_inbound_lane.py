@@ -48,6 +48,12 @@ async def _run_published(scene: Scene) -> int:
     return sum(job.queue == "incoming-messages" for job in scene.published)
 
 
+async def _incoming(scene: Scene, job_id: uuid.UUID) -> IncomingMessageJob:
+    job = await scene.job(job_id)
+    assert isinstance(job, IncomingMessageJob)
+    return job
+
+
 async def _give_up(scene: Scene, job_id: uuid.UUID) -> None:
     assert await scene.moves.give_up(GivenUp(run_of(job_id), "broken", failure(), Consequence()))
 
@@ -100,10 +106,7 @@ async def test_a_run_that_waited_while_the_whole_front_was_received_hands_its_la
     # The last two have jobs of their own, as those have that came while the lane was locked: nobody releases them.
     late = [one.job_id for one in accepted[-2:]]
     await scene.value("UPDATE jobs SET run_at = now(), wait_reason = NULL WHERE id = ANY($1)", late)
-    jobs = [await scene.job(accepted[number].job_id) for number in (0, -1)]
-    first, last = (
-        Receive(run_of(job_id), job) for job_id, job in zip((accepted[0].job_id, late[1]), jobs, strict=True)
-    )  # type: ignore[arg-type]  # their queue says so
+    first, last = [Receive(run_of(job_id), await _incoming(scene, job_id)) for job_id in (accepted[0].job_id, late[1])]
     async with database.transaction() as other:
         assert await receive(other, [first], Outbox()) == [Received.SAVED]
         waiting = asyncio.create_task(scene.moves.receive(last))

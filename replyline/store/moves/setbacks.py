@@ -11,6 +11,9 @@ from replyline.store.outbox import Outbox
 
 MAX_ERRORS_KEPT = 20
 
+STORE_BUSY = "store_busy"
+"""Why a job waits that met a lock or a timeout of Postgres."""
+
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """One failed try, with secrets and personal text already redacted. `at` is ISO 8601, UTC."""
@@ -44,6 +47,10 @@ class Standing:
     attempts: int
     postponed_s: float
     waiting: bool
+    busy_times: int
+    """How often in a row Postgres could not do what it asked in time."""
+    busy_s: float
+    """Since when, in seconds; 0 where it did the last time."""
 
 
 # The same failure again is one whose first writing was committed, though nobody heard so.
@@ -55,17 +62,27 @@ SET run_at = now() + make_interval(secs => r.after_s), wait_reason = r.wait_reas
     send_run = CASE WHEN j.send_run = r.nothing_sent_by THEN NULL ELSE j.send_run END,
     errors = CASE WHEN r.failure IS NULL OR r.failure::jsonb = j.errors -> -1 THEN j.errors
                   ELSE keep_last(j.errors || r.failure::jsonb, $6) END,
-    postponed_since = CASE WHEN r.failure IS NULL THEN coalesce(j.postponed_since, now()) END
+    postponed_since = CASE WHEN r.wait_reason = $7 THEN j.postponed_since
+                           WHEN r.failure IS NULL THEN coalesce(j.postponed_since, now()) END
 FROM unnest($1::uuid[], $2::float8[], $3::text[], $4::text[], $5::uuid[])
   AS r (id, after_s, wait_reason, failure, nothing_sent_by)
 WHERE j.id = r.id AND j.state = 'WAITING'
 RETURNING j.id
 """
 
+# `waits` has the waits of the same reason that followed one another in one entry, but for the one that ends with this run.
 _STANDING = """
-SELECT id, attempts, state = 'WAITING' AS waiting,
-       coalesce(extract(epoch FROM now() - postponed_since), 0)::float8 AS postponed_s
-FROM jobs WHERE id = ANY($1::uuid[])
+SELECT j.id, j.attempts, j.state = 'WAITING' AS waiting,
+       coalesce(extract(epoch FROM now() - j.postponed_since), 0)::float8 AS postponed_s,
+       CASE WHEN j.wait_reason = $2 THEN 1 + coalesce(before.times, 0) ELSE 0 END AS busy_times,
+       CASE WHEN j.wait_reason = $2 THEN extract(epoch FROM now() - coalesce(before.since, j.wait_since))::float8
+            ELSE 0 END AS busy_s
+FROM jobs j
+LEFT JOIN LATERAL (
+    SELECT (j.waits -> -1 ->> 'times')::int AS times, (j.waits -> -1 ->> 'since')::timestamptz AS since
+    WHERE j.waits -> -1 ->> 'reason' = $2
+) before ON true
+WHERE j.id = ANY($1::uuid[])
 """
 
 
@@ -80,6 +97,7 @@ async def put_off(connection: Connection, rows: Sequence[Setback], outbox: Outbo
         [None if row.failure is None else msgspec.json.encode(row.failure).decode() for row in ordered],
         [row.nothing_sent_by for row in ordered],
         MAX_ERRORS_KEPT,
+        STORE_BUSY,
     )
     written = {record["id"] for record in records}
     return [row.job_id in written for row in rows]
@@ -88,7 +106,9 @@ async def put_off(connection: Connection, rows: Sequence[Setback], outbox: Outbo
 async def standings(connection: Connection, job_ids: Sequence[uuid.UUID], _outbox: Outbox) -> list[Standing | None]:
     """The standing of each job; None if there is no row."""
     found = {
-        record["id"]: Standing(record["attempts"], record["postponed_s"], record["waiting"])
-        for record in await connection.fetch(_STANDING, job_ids)
+        record["id"]: Standing(
+            record["attempts"], record["postponed_s"], record["waiting"], record["busy_times"], record["busy_s"]
+        )
+        for record in await connection.fetch(_STANDING, job_ids, STORE_BUSY)
     }
     return [found.get(job_id) for job_id in job_ids]
