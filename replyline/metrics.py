@@ -110,6 +110,11 @@ live_pieces_total = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+connections_over_cap_total = Counter(
+    "replyline_connections_over_cap",
+    "Connections to this process that were closed because their address had too many",
+    registry=REGISTRY,
+)
 store_busy_total = Counter(
     "replyline_store_busy",
     "Runs that met a lock or a timeout of Postgres, and were put off without using an attempt",

@@ -13,10 +13,12 @@ from granian.server.embed import Server
 
 from replyline import logs
 from replyline.app import App, open_app
+from replyline.cli.connection_cap import ConnectionCap
 from replyline.cli.connections import let_go_of_the_deaf, make_room
 from replyline.cli.opening import run
 from replyline.cli.running import CommandFailed, Exit, Stopped, free_port, settings_here, stop_on_signals, unless
 from replyline.settings import Settings
+from replyline.supervision import BackgroundTask
 from replyline.web import create_app, let_pages_go
 
 log = structlog.get_logger(__name__)
@@ -54,6 +56,19 @@ async def _api(settings: Settings) -> None:
     log.info("api.stopped")
 
 
+def _bound_each_address(app: App, port: int) -> BackgroundTask | None:
+    most = app.settings.max_connections_per_address
+    if most == 0:
+        return None
+    if not ConnectionCap.works_here():
+        log.warning(
+            "api.connections_unbounded", hint="only Linux with /proc shows connections: bound them at the proxy"
+        )
+        return None
+    cap = ConnectionCap(port, most=most, trusted=app.settings.trusted_networks)
+    return app.supervisor.start("connection cap", cap.run, vital=False)
+
+
 async def _serve(app: App, port: int, stop: asyncio.Event) -> None:
     settings = app.settings
     served = create_app(app)
@@ -71,6 +86,7 @@ async def _serve(app: App, port: int, stop: asyncio.Event) -> None:
         log_enabled=False,
         log_level=LogLevels.error,
     )
+    bounding = _bound_each_address(app, port)
     serving = asyncio.create_task(server.serve(), name="api")
     stopping = asyncio.create_task(app.supervisor.until(stop))
     listening = asyncio.create_task(let_go_of_the_deaf(port))
@@ -83,6 +99,8 @@ async def _serve(app: App, port: int, stop: asyncio.Event) -> None:
         server.stop()  # type: ignore[no-untyped-call]
     for task in (stopping, listening):
         task.cancel()
+    if bounding is not None:
+        await bounding.stop()
     await asyncio.gather(stopping, listening, return_exceptions=True)
     try:
         await serving

@@ -19,6 +19,12 @@ class HttpSettings(BaseSettings):
     max_connections: int = Field(
         10_000, ge=128, le=1_000_000, description="connections that one API process holds, open pages among them"
     )
+    max_connections_per_address: int = Field(
+        256,
+        ge=0,
+        le=1_000_000,
+        description="connections that one address, or /64 of IPv6, may hold to one API process; 0 is no bound",
+    )
     max_body_bytes: int = Field(
         4_000_000, ge=1000, description="largest request body; Meta's callbacks have up to 3 MB"
     )

@@ -33,6 +33,11 @@ def address_of(request: Request, trusted: tuple[Network, ...]) -> Address | None
             address = address.ipv4_mapped
         if not any(address in network for network in trusted):
             break
+    return None if address is None else counted_as(address)
+
+
+def counted_as(address: Address) -> Address:
+    """What a person's address is counted by: an IPv4 address, or the first 64 bits of an IPv6 address."""
     if isinstance(address, ipaddress.IPv6Address) and not address.is_loopback:
         return _first_bits(address, _OF_ONE)
     return address
