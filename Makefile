@@ -50,7 +50,7 @@ chaos: $(STAMP) ## kill, cut and wipe what the pipeline depends on, with hundred
 chaos-channels: $(STAMP) gateway ## bend both WhatsApp channels over 1,000 messages, and count what was lost, doubled or out of order
 	$(BIN)/pytest tests/chaos_channels --chaos-full -s
 
-bench: $(STAMP) node ## messages a second from door to sent, beside the same in BullMQ for Node
+bench: $(STAMP) node ## messages a second, CPU and latency from door to sent, beside the same in BullMQ for Node
 	$(BIN)/python -m bench.pipeline
 
 bench-callbacks: $(STAMP) ## the door under Meta's callbacks: time to answer, and what an update costs

@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 import aiohttp
 import msgspec
 
-from bench.pipeline.stage import cpu_of
+from bench.pipeline.cpu import tree_cpu_s
 from bench.streams_pages import ORIGIN
 from bench.streams_wire import Begin, Collect, Command, Count, Counted, Failed, Seen
 from replyline.app import App, open_app
@@ -158,7 +158,7 @@ class Stage:
 
     def cpu_s(self) -> float:
         """CPU seconds that the API process has used."""
-        return cpu_of(self.pid)
+        return tree_cpu_s(self.pid)
 
     def memory(self) -> Memory:
         """What the API process has in memory now."""

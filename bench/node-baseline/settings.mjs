@@ -4,6 +4,7 @@ import { Queue } from 'bullmq';
 import pg from 'pg';
 
 export const CONCURRENCY = Number(process.env.CONCURRENCY ?? 50);
+export const AI_CONCURRENCY = Number(process.env.AI_CONCURRENCY ?? 1000);
 export const connection = () =>
   new Redis({ path: process.env.REDIS_URL, db: Number(process.env.REDIS_DB ?? 0), maxRetriesPerRequest: null });
 // node-postgres reads a socket folder as host, which a URL cannot hold as libpq's do.

@@ -4,7 +4,7 @@
 import { createHmac, randomUUID } from 'node:crypto';
 import http from 'node:http';
 import { Worker, UnrecoverableError } from 'bullmq';
-import { CONCURRENCY, connection, pool, queue, transaction } from './settings.mjs';
+import { AI_CONCURRENCY, CONCURRENCY, connection, pool, queue, transaction } from './settings.mjs';
 
 const ai = queue('ai-processing');
 const outgoing = queue('outgoing-messages');
@@ -12,7 +12,8 @@ const cloud = queue('whatsapp-cloud-send');
 const qr = queue('whatsapp-qr-send');
 const webhooks = queue('webhook-delivery');
 const deadLetters = queue('dead-letter');
-const agent = new http.Agent({ keepAlive: true, maxSockets: 200 });
+// The model has as many calls open as there are jobs of its queue; the agent's pools are of one host and port each.
+const agent = new http.Agent({ keepAlive: true, maxSockets: AI_CONCURRENCY });
 const CLOUD_TOKEN = process.env.CLOUD_TOKEN;
 
 function post(url, headers, text) {
@@ -212,7 +213,7 @@ const processors = {
 const workers = Object.entries(processors).map(([name, process]) => {
   const worker = new Worker(name, (job) => process({ ...job.data }), {
     connection: connection(),
-    concurrency: name === 'ai-processing' ? CONCURRENCY * 20 : CONCURRENCY, // answers are waited for, not worked for
+    concurrency: name === 'ai-processing' ? AI_CONCURRENCY : CONCURRENCY, // answers are waited for, not worked for
   });
   worker.on('failed', (job, error) => {
     console.error(`${name} ${job?.id}: ${error.message}`);

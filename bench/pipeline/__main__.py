@@ -1,162 +1,93 @@
-"""`python -m bench.pipeline [--quick] [--json FILE]`: run, and print medians and ratios."""
+"""Measure Replyline beside plain BullMQ for Node, door to sent, on servers of each one's own, in turns.
+
+examples:
+  python -m bench.pipeline --quick                        the main numbers in about two minutes
+  python -m bench.pipeline --parts speed,latency          only these parts
+  python -m bench.pipeline --quick --against ../other     also Replyline of another checkout, with its own .venv and schema
+  python -m bench.pipeline --against ../other --no-node   the two checkouts only
+  python -m bench.pipeline --json result.json             write every sample as well
+"""
 
 import argparse
 import asyncio
 import json
 import shutil
+import sys
 from pathlib import Path
-from statistics import median
 
 from rich.console import Console
-from rich.table import Table
 
-from bench.pipeline.load import Burst, Pace, burst, pace, until_sent
-from bench.pipeline.stage import NODE, Contender, Stage, value
-from replyline.ids import new_id
-from replyline.jobs import IncomingMessageJob
-from replyline.store.database import Database
-from replyline.store.moves import Moves
-from replyline.store.moves.accept import Accept
-
-_THINK_S = 1.0
-Results = dict[str, dict[str, list[float]]]
+from bench.pipeline import verify
+from bench.pipeline.contenders import NODE
+from bench.pipeline.parts import PARTS, QUICK_PARTS, TARGETS
+from bench.pipeline.results import Results, print_table, print_targets
+from bench.pipeline.run import FULL, QUICK, Run, opened, warm_up
 
 
 def main() -> None:
-    """Parse, run, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer messages and one repetition")
-    parser.add_argument("--json", type=Path, help="write every sample there too")
-    arguments = parser.parse_args()
-    results = asyncio.run(_run(quick=arguments.quick))
-    _print(results)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2))
+    """Parse, run, print; exit code 1 where a message was lost, doubled or out of order."""
+    asked = _parser().parse_args()
+    parts = _parts(asked.parts, quick=asked.quick)
+    wrong = asyncio.run(_run(asked, parts))
+    sys.exit(1 if wrong else 0)
 
 
-async def _run(*, quick: bool) -> Results:
-    results: Results = {}
-    count, repetitions = (600, 1) if quick else (1500, 2)
-    async with Stage() as stage:
-        contenders = {"replyline": await stage.furnish("replyline", 0)}
-        if shutil.which("node") and (NODE / "node_modules").exists():
-            contenders["node"] = await stage.furnish("node", 1)
-        first = 1_000_000
-        for repetition in range(repetitions + 1):  # the first warms up and is not counted
-            for name, contender in contenders.items():
-                (stage.start_ours if name == "replyline" else stage.start_node)(contender)
-                await stage.ready(contender)
-                warm = repetition == 0
-                for think_s in (0.0, _THINK_S):
-                    await stage.tell("openai", "_configure", {"think_s": think_s})
-                    done = await burst(stage, contender, 200 if warm else count, first=first)
-                    first += count
-                    paced = await pace(stage, contender, 40, 2 if warm else 8, first=first, think_s=think_s)
-                    first += count
-                    if not warm:
-                        _note(results, name, think_s, done, paced)
-                await stage.stop(contender)
-        await stage.tell("openai", "_configure", {"think_s": 0})
-        for waiting in (1_000,) if quick else (1_000, 100_000):
-            cost = await _cost_behind(stage, contenders["replyline"], waiting, count=min(1000, count))
-            results.setdefault("replyline", {})[f"own CPU ms a message with {waiting:,} waiting"] = [cost]
-    return results
-
-
-def _note(results: Results, name: str, think_s: float, done: Burst, paced: Pace) -> None:
-    rows = results.setdefault(name, {})
-    model = "model at once" if think_s == 0 else f"model after {think_s:g} s"
-    for label, number in (
-        ("messages/s", done.per_second),
-        ("own CPU ms a message", done.cpu_ms),
-        ("Valkey and Postgres CPU ms a message", done.servers_cpu_ms),
-        ("script calls a message", done.scripts),
-        ("SQL statements a message", done.statements),
-        ("added latency p50 ms", paced.p50_ms),
-        ("added latency p99 ms", paced.p99_ms),
-    ):
-        rows.setdefault(f"{label}, {model}", []).append(number)
-
-
-async def _cost_behind(stage: Stage, ours: Contender, waiting: int, *, count: int) -> float:
-    """CPU of a worker a message, for the first `count` of so many that wait."""
-    await _fill(ours, waiting)
-    sent = "SELECT count(*) FROM messages WHERE direction = 'OUTBOUND' AND status = 'SENT'"
-    base = await value(ours.database_url, sent)
-    stage.start_ours(ours, door=False)
-    await until_sent(ours, base + 100)  # started, connected, warm
-    begun, cpu = await value(ours.database_url, sent), ours.cpu_s()
-    await until_sent(ours, begun + min(count, waiting - 300))
-    ended, cpu_now = await value(ours.database_url, sent), ours.cpu_s()
-    await stage.stop(ours)
-    await _empty(ours)
-    return (cpu_now - cpu) / (ended - begun) * 1000
-
-
-async def _fill(ours: Contender, waiting: int) -> None:
-    """Messages of as many people at the door, published as the door would."""
-    from replyline.broker import Broker  # noqa: PLC0415  only here
-    from replyline.publisher import Publisher  # noqa: PLC0415
-    from replyline.settings import load  # noqa: PLC0415
-    from replyline.supervision import Supervisor  # noqa: PLC0415
-
-    database = Database(ours.database_url, pool_size=4)
-    await database.open()
-    broker = Broker(ours.redis_url)
-    await broker.open()
-    publisher = Publisher(broker, load().spec, Supervisor(), capacity=waiting + 1000)
-    publisher.start()
-    moves = Moves(database, publisher.publish)
-    async with database.connection() as connection:
-        channel = await connection.fetchrow("SELECT id, customer_id, chatbot_id FROM channels LIMIT 1")
-    assert channel is not None
-
-    async def accept(number: int) -> None:
-        job = IncomingMessageJob(
-            customer_id=channel["customer_id"],
-            trace_id=new_id(),
-            message_id=new_id(),
-            chatbot_id=channel["chatbot_id"],
-            channel_id=channel["id"],
-            channel="WHATSAPP_CLOUD",
-            external_user_id=f"4916{number:09d}",
-            content=f"question {number}",
-        )
-        await moves.accept(Accept(job, 1, None))
-
-    for start in range(0, waiting, 2000):
-        await asyncio.gather(*(accept(waiting * 10 + number) for number in range(start, min(start + 2000, waiting))))
-    await publisher.close(120)
-    await broker.close()
-    await database.close()
-
-
-async def _empty(ours: Contender) -> None:
-    """Take back what was not worked."""
-    database = Database(ours.database_url, pool_size=2)
-    await database.open()
-    async with database.connection() as connection:
-        await connection.execute("DELETE FROM jobs WHERE state = 'WAITING'")
-    await database.close()
-    import redis  # noqa: PLC0415  only here
-
-    with redis.Redis.from_url(ours.redis_url) as client:
-        client.flushdb()
-
-
-def _print(results: Results) -> None:
-    table = Table("", *results, "ratio to node", box=None)
-    ours, node = results["replyline"], results.get("node", {})
-    for label, samples in ours.items():
-        theirs = node.get(label)
-        ratio = f"{median(samples) / median(theirs):.2f}" if theirs else ""
-        table.add_row(
-            label, f"{median(samples):,.2f}", *([f"{median(theirs):,.2f}" if theirs else ""] if node else []), ratio
-        )
-    Console(width=140).print(table)
-    Console().print(
-        "medians of one run, contenders taking turns; 64 posts in flight, webhooks on, quiet window 0", style="dim"
+def _parser() -> argparse.ArgumentParser:
+    parts = "\n".join(f"  {name:<10} {(part.__doc__ or '').splitlines()[0]}" for name, part in PARTS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.pipeline",
+        description=f"{__doc__}\nparts:\n{parts}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--quick", action="store_true", help=f"short loads, once; parts {', '.join(QUICK_PARTS)}")
+    parser.add_argument("--parts", metavar="A,B", help="only these parts (default: all)")
+    parser.add_argument("--against", type=Path, metavar="PATH", help="measure Replyline of another checkout as well")
+    parser.add_argument("--no-node", action="store_true", help="leave the Node baseline out")
+    parser.add_argument("--repetitions", type=int, metavar="N", help="how often each load is repeated")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
+    return parser
+
+
+def _parts(given: str | None, *, quick: bool) -> list[str]:
+    names = given.split(",") if given else list(QUICK_PARTS if quick else PARTS)
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        _parser().error(f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    return names
+
+
+async def _run(asked: argparse.Namespace, parts: list[str]) -> bool:
+    with_node = not asked.no_node
+    if with_node and not (shutil.which("node") and (NODE / "node_modules").exists()):
+        _parser().error("the Node baseline is not installed: run `make node`, or leave it out with --no-node")
+    size = QUICK if asked.quick else FULL
+    if asked.repetitions:
+        size = type(size)(asked.repetitions, size.closed_s, size.paced_s)
+    console = Console(width=150)
+    async with opened(against=asked.against, with_node=with_node) as contenders:
+        run = Run(contenders, size, asked.quick)
+        await warm_up(run, contenders)
+        for name in parts:
+            await PARTS[name](run)
+        wrong = [line for contender in contenders for line in await verify.wrong(contender)]
+        names = [contender.name for contender in contenders]
+        print_table(run.results, names, console)
+        if with_node:
+            print_targets(run.results, TARGETS, console)
+        _say_verified(run, wrong, console)
+    _write(run.results, asked.json)
+    return bool(wrong)
+
+
+def _say_verified(run: Run, wrong: list[str], console: Console) -> None:
+    for contender in run.contenders:
+        console.print(f"{contender.name}: {contender.outside.ledger.asked:,} messages verified")
+    console.print("\n".join(wrong) if wrong else "0 lost, 0 doubled, all in the order of their contacts")
+
+
+def _write(results: Results, file: Path | None) -> None:
+    if file is not None:
+        file.write_text(json.dumps(results.as_json(), indent=1))
 
 
 if __name__ == "__main__":

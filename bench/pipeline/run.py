@@ -1,0 +1,163 @@
+"""One run: the contenders, what they are given, and what is kept of it."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.pipeline.contenders import ROOT, Contender, Node, Replyline
+from bench.pipeline.load import Contacts, Sample, closed
+from bench.pipeline.results import BEFORE, NODE, OURS, Results
+from bench.pipeline.servers import Servers
+
+SPEED = "256 in flight, model at once"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of everything: seconds of a closed load, of a paced one, and how often each is repeated."""
+
+    repetitions: int
+    closed_s: float
+    paced_s: float
+
+
+QUICK = Size(repetitions=1, closed_s=4, paced_s=6)
+FULL = Size(repetitions=3, closed_s=8, paced_s=12)
+
+
+@dataclass(slots=True)
+class Run:
+    """What every part gets."""
+
+    contenders: Sequence[Contender]
+    size: Size
+    quick: bool
+    results: Results = field(default_factory=Results)
+    _first: int = 0
+    _turn: int = 0
+
+    def in_turns(self) -> Sequence[Contender]:
+        """All contenders; another one is first each time."""
+        self._turn += 1
+        cut = self._turn % len(self.contenders)
+        return [*self.contenders[cut:], *self.contenders[:cut]]
+
+    def contacts(self, *, returning: int = 0) -> Contacts:
+        """People that no load before has had."""
+        self._first += 1_000_000
+        return Contacts(self._first, returning=returning)
+
+    def replylines(self) -> list[Replyline]:
+        """Those of the contenders that are Replyline."""
+        return [contender for contender in self.contenders if isinstance(contender, Replyline)]
+
+    async def each(
+        self,
+        case: str,
+        load: Callable[[Contender], Awaitable[Sample]],
+        *,
+        note: Callable[[Sample], Mapping[str, float]],
+    ) -> None:
+        """Give all contenders the same load in turns, as often as the size says."""
+        for _ in range(self.size.repetitions):
+            for contender in self.in_turns():
+                sample = await load(contender)
+                self.keep(case, contender.name, note(sample))
+
+    def keep(self, case: str, name: str, numbers: Mapping[str, float]) -> None:
+        """Keep and say what was measured."""
+        for measure, number in numbers.items():
+            self.results.add(case, measure, name, number)
+        shown = ", ".join(f"{measure} {number:,.2f}" for measure, number in list(numbers.items())[:4])
+        print(f"{time.strftime('%H:%M:%S')} {case} | {name}: {shown}", flush=True)
+
+    async def fastest(self) -> float:
+        """How many messages a second Replyline of this checkout sends at most."""
+        known = self.results.middle(SPEED, "messages/s", OURS)
+        if known is not None:
+            return known
+        return (await closed(self.contenders[0], self.size.closed_s, flight=256, contacts=self.contacts())).per_second
+
+
+@asynccontextmanager
+async def opened(
+    *, against: Path | None, with_node: bool, postgres_settings: Mapping[str, str] | None = None
+) -> AsyncIterator[list[Contender]]:
+    """Servers for each contender, and the contenders, furnished and not yet started; this checkout's Replyline is the first."""
+    async with AsyncExitStack() as stack:
+        folder = _open_to_others(stack.enter_context(tempfile.TemporaryDirectory(prefix="replyline-bench-")))
+        contenders: list[Contender] = []
+
+        async def servers(name: str) -> Servers:
+            return await stack.enter_async_context(Servers(folder / name, postgres_settings=postgres_settings))
+
+        contenders.append(Replyline(OURS, await servers(OURS), folder, ROOT))
+        if against is not None:
+            contenders.append(Replyline(BEFORE, await servers(BEFORE), folder, against))
+        if with_node:
+            contenders.append(Node(NODE, await servers(NODE), folder))
+        for contender in contenders:
+            stack.callback(contender.outside.close)
+            stack.push_async_callback(contender.stop)
+            await contender.prepare()
+        yield contenders
+
+
+def _open_to_others(name: str) -> Path:
+    """Postgres runs as another user where we are root, and must reach what is below."""
+    folder = Path(name)
+    folder.chmod(0o711)
+    return folder
+
+
+async def warm_up(run: Run, contenders: Sequence[Contender], seconds: float = 3.0) -> None:
+    """Start them and let compilers, caches and connections settle."""
+    await asyncio.gather(*(contender.start() for contender in contenders))
+    for contender in contenders:
+        contender.outside.think_s = 0.0
+        await closed(contender, seconds, flight=64, contacts=run.contacts())
+    # New processes compile and connect; what comes after the first seconds is what runs for days.
+    for contender in contenders:
+        await closed(contender, seconds / 2, flight=256, contacts=run.contacts())
+
+
+def costs(sample: Sample) -> dict[str, float]:
+    """What a message cost, by process."""
+    used = sample.used
+    servers = used.servers
+    return {
+        "CPU ms a message, everything": sample.cpu_ms(used.cpu_s),
+        "CPU ms a message, API": sample.cpu_ms(used.api_cpu_s),
+        "CPU ms a message, worker": sample.cpu_ms(used.worker_cpu_s),
+        "CPU ms a message, Valkey": sample.cpu_ms(servers.valkey_cpu_s),
+        "CPU ms a message, Postgres": sample.cpu_ms(servers.postgres_cpu_s),
+        "script calls a message": servers.scripts / sample.messages,
+        "Valkey commands a message, those in scripts too": servers.commands / sample.messages,
+        "statements a message": servers.statements / sample.messages,
+        "transactions a message": servers.transactions / sample.messages,
+        "buffers a message": servers.buffers / sample.messages,
+        "WAL bytes a message": servers.wal_bytes / sample.messages,
+        "load's own CPU ms a message": sample.cpu_ms(sample.load_cpu_s),
+    }
+
+
+def rates(sample: Sample) -> dict[str, float]:
+    """How fast a closed load was worked off, and what it cost."""
+    return {
+        "messages/s": sample.per_second,
+        "messages/s until the last webhook": sample.until_hooks_per_second,
+        **costs(sample),
+    }
+
+
+def delays(sample: Sample) -> dict[str, float]:
+    """How long a paced load's messages took, and what they cost."""
+    return {
+        "added latency p50, ms": sample.percentile(50),
+        "added latency p99, ms": sample.percentile(99),
+        **costs(sample),
+    }

@@ -1,0 +1,1 @@
+"""The benchmark's own logic, where a mistake would make it say what is not so."""
