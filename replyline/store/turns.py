@@ -91,7 +91,8 @@ SELECT r.ord, v.id AS conversation_id, v.customer_id, v.chatbot_id, v.channel_id
        greatest(0, extract(epoch FROM j.run_at - now()))::float8 AS due_in_s,
        b.instructions, b.provider, b.model, b.provider_base_url, b.provider_key_sealed, b.max_output_tokens, b.fallback_text,
        b.vision, b.context_chars, b.context_messages, b.knowledge_passages,
-       EXISTS (SELECT 1 FROM knowledge_chunks k WHERE k.chatbot_id = b.id) AS has_knowledge
+       -- EXISTS could be planned as one look at all chunks of all chatbots.
+       (SELECT true FROM knowledge_chunks k WHERE k.chatbot_id = b.id LIMIT 1) IS NOT NULL AS has_knowledge
 FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS r (job_id, after_seq, through_seq, ord)
 JOIN jobs j ON j.id = r.job_id AND j.state = 'WAITING'
 JOIN conversations v ON v.id = j.conversation_id

@@ -69,7 +69,7 @@ SELECT r.ord, m.id AS message_id, m.conversation_id, m.customer_id, m.channel_id
        m.external_id, m.accepted_at IS NOT NULL AS accepted, q.external_id AS quotes, v.reply_to,
        CASE WHEN v.reply_to ~ '^[A-Z]{2}[.]' THEN (
            SELECT i.value FROM contact_identities i
-           WHERE i.contact_id = v.contact_id AND i.channel_id = v.channel_id AND i.kind IN ('wa_id', 'phone')
+           WHERE i.contact_id = v.contact_id AND i.kind IN ('wa_id', 'phone')
            ORDER BY i.created_at DESC LIMIT 1
        ) END AS phone,
        extract(epoch FROM now() - v.window_from)::float8 AS silent_for_s,

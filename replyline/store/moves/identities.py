@@ -7,23 +7,21 @@ from dataclasses import dataclass
 from replyline.jobs import Identity, IncomingMessageJob
 from replyline.store.database import Connection
 
+# LIMIT keeps each lookup one by the whole key, whatever the planner believes about how many people a channel has.
 _FIND = """
-SELECT i.kind, i.value, i.contact_id FROM contact_identities i
-JOIN unnest($2::text[], $3::text[]) AS r (kind, value) ON i.kind = r.kind AND i.value = r.value
-WHERE i.channel_id = $1 AND i.customer_id = $4
+SELECT i.kind, i.value, i.contact_id FROM unnest($2::text[], $3::text[]) AS r (kind, value)
+CROSS JOIN LATERAL (
+    SELECT * FROM contact_identities o WHERE o.channel_id = $1 AND o.kind = r.kind AND o.value = r.value LIMIT 1
+) i
+WHERE i.customer_id = $4
 """
 _ADD = """
 INSERT INTO contact_identities (channel_id, kind, value, customer_id, contact_id)
 SELECT $1, kind, value, $4, $5 FROM unnest($2::text[], $3::text[]) AS new (kind, value)
 ON CONFLICT (channel_id, kind, value) DO NOTHING
 """
-# A person has one number and one user id at a time: the new ones replace those before them, by whatever name the old were told.
-_REMOVE = """
-DELETE FROM contact_identities i
-WHERE i.channel_id = $1 AND i.customer_id = $2 AND i.kind = ANY($3::text[])
-  AND (i.contact_id = $5 OR (i.kind = $6 AND i.value = $7))
-  AND (i.kind, i.value) NOT IN (SELECT kind, value FROM unnest($3::text[], $4::text[]) AS new (kind, value))
-"""
+_NAMES = "SELECT kind, value FROM contact_identities WHERE contact_id = $1 AND customer_id = $2"
+_REMOVE = "DELETE FROM contact_identities WHERE channel_id = $1 AND kind = $2 AND value = $3 AND customer_id = $4"
 _REPLY_TO = "UPDATE conversations SET reply_to = $3, updated_at = now() WHERE channel_id = $1 AND contact_id = $2"
 
 # In id order, so that two merges cannot wait for each other. Busy: something of it is on its way, so it is merged another time.
@@ -43,7 +41,6 @@ UPDATE jobs SET conversation_id = $2,
               ELSE '{}'::jsonb END
 WHERE conversation_id = $1
 """
-_MOVE_USAGE = "UPDATE usage_logs SET conversation_id = $2 WHERE conversation_id = $1"
 _MOVE_THREAD = "UPDATE conversations SET contact_id = $2 WHERE id = $1"
 _GROW = """
 UPDATE conversations SET last_seq = $2, last_inbound_seq = $3, answered_seq = $3, amendments = amendments + 1,
@@ -116,19 +113,24 @@ async def rename(connection: Connection, message: IncomingMessageJob) -> bool:
         if not await _merge(connection, message, other, into=contact):
             return False
     await _add(connection, message, [name for name in new if name not in known], contact)
-    await connection.execute(
-        _REMOVE,
-        message.channel_id,
-        message.customer_id,
-        [name.kind for name in new],
-        [name.value for name in new],
-        contact,
-        old.kind,
-        old.value,
-    )
+    await _give_up_names(connection, message, old, contact)
     if message.reply_to:
         await connection.execute(_REPLY_TO, message.channel_id, contact, message.reply_to)
     return True
+
+
+async def _give_up_names(
+    connection: Connection, message: IncomingMessageJob, old: Identity, contact_id: uuid.UUID
+) -> None:
+    """A person has one number and one user id at a time: the new ones replace those before them, whichever name told them."""
+    kinds = {name.kind for name in message.also_known_as}
+    names = {
+        Identity(record["kind"], record["value"])
+        for record in await connection.fetch(_NAMES, contact_id, message.customer_id)
+    }
+    for name in sorted((names | {old}) - set(message.also_known_as), key=lambda name: (name.kind, name.value)):
+        if name.kind in kinds:
+            await connection.execute(_REMOVE, message.channel_id, name.kind, name.value, message.customer_id)
 
 
 async def add_names(connection: Connection, messages: Sequence[IncomingMessageJob]) -> None:
@@ -192,11 +194,13 @@ async def _merge(
 
 
 async def _join(connection: Connection, older: _Thread, younger: _Thread, *, contact_id: uuid.UUID) -> None:
-    """The younger conversation's messages go behind the older's: that is how they were written."""
+    """The younger conversation's messages go behind the older's: that is how they were written.
+
+    Usage stays recorded where it came about: nothing looks it up by conversation.
+    """
     offset = older.last_seq
     for statement in (_MOVE_MESSAGES, _MOVE_JOBS):
         await connection.execute(statement, younger.id, older.id, offset)
-    await connection.execute(_MOVE_USAGE, younger.id, older.id)
     last_inbound = younger.last_inbound_seq + offset if younger.last_inbound_seq else older.last_inbound_seq
     await connection.execute(_GROW, older.id, offset + younger.last_seq, last_inbound, younger.id)
     await connection.execute(_DROP_THREAD, younger.id)
