@@ -104,7 +104,10 @@ def _own_database(_server_urls: tuple[str, str], worker_id: str) -> Iterator[str
 @pytest.fixture
 async def database_url(_own_database: str) -> str:
     """A migrated Postgres database of this process, empty."""
-    await _run(_own_database, "TRUNCATE customers, jobs, files_to_delete, sessions_to_delete, audit_events CASCADE")
+    await _run(
+        _own_database,
+        "TRUNCATE customers, jobs, files_to_delete, sessions_to_delete, audit_events, customer_deletions CASCADE",
+    )
     return _own_database
 
 

@@ -14,7 +14,7 @@ from replyline.cli.opening import open_here, run
 from replyline.cli.output import print_record, print_rows
 from replyline.cli.running import CommandFailed, Exit
 from replyline.providers import PROVIDERS
-from replyline.store import api_keys, chatbots, customers, operator
+from replyline.store import api_keys, chatbots, customer_deletions, customers, operator
 from replyline.store.api_keys import TooManyKeys
 from replyline.store.channel_forms import ChannelRefused
 from replyline.store.chatbots import ChatbotChanges, ChatbotRefused
@@ -200,9 +200,17 @@ def new_key(
 
 @customers_group.command("delete")
 def delete_customer(record_id: Id, yes: Sure = False) -> None:
-    """Delete a customer with everything of theirs."""
+    """Delete a customer with everything of theirs; what takes long is done by the workers (`customers deletions`)."""
     ask(f"Delete customer {record_id} with all conversations, messages and usage?", yes)
     found_or_fail(do(lambda app: customers.delete(app.database, customer_id=record_id)), "customer", record_id)
+
+
+@customers_group.command("deletions")
+def list_deletions(as_json: AsJson = False) -> None:
+    """Show which customers were deleted or are being deleted, newest first, and how far that is."""
+    found = do(lambda app: customer_deletions.list_newest(app.database))
+    columns = ("customer_id", "name", "requested_at", "deleted_rows", "finished_at")
+    rows(found, columns, "deletions of customers", as_json=as_json)
 
 
 # Chatbots.

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from replyline.ids import new_id
 from replyline.store import audit
+from replyline.store.customer_deletions import STAYS
 from replyline.store.database import Connection, Database
 
 _PREFIX = "rk_"
@@ -45,7 +46,7 @@ class TooManyKeys(Exception):
 
 
 _COLUMNS = "id, customer_id, name, key_prefix, created_at, last_used_at, revoked_at"
-_LOCK_OWNER = "SELECT id FROM customers WHERE id = $1 FOR NO KEY UPDATE"
+_LOCK_OWNER = f"SELECT id FROM customers c WHERE id = $1 AND {STAYS} FOR NO KEY UPDATE"  # noqa: S608  a constant
 _COUNT_LIVE = "SELECT count(*) FROM api_keys WHERE customer_id = $1 AND revoked_at IS NULL"
 _INSERT = f"""
 INSERT INTO api_keys (id, customer_id, name, key_prefix, key_hash) VALUES ($1, $2, $3, $4, $5) RETURNING {_COLUMNS}

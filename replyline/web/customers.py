@@ -8,7 +8,7 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from replyline.store import api_keys, audit, customers
+from replyline.store import api_keys, audit, customer_deletions, customers
 from replyline.web.auth import Anyone, Caller, CustomerId, Here, Operator, Tenant, TenantOrAll, operator
 from replyline.web.guards import KeyedRoute
 from replyline.web.problems import not_found
@@ -44,6 +44,16 @@ class CustomerOut(Out):
     priority: int
     created_at: datetime
     updated_at: datetime
+
+
+class CustomerDeletionOut(Out):
+    """The deletion of a customer, which goes on while `finishedAt` is null."""
+
+    customer_id: uuid.UUID
+    name: str
+    requested_at: datetime
+    deleted_rows: int
+    finished_at: datetime | None
 
 
 class ApiKeyIn(In):
@@ -122,11 +132,18 @@ async def update_customer(customer_id: uuid.UUID, body: CustomerChanges, app: He
 
 @router.delete("/v1/customers/{customer_id}", status_code=204, tags=["customers"])
 async def delete_customer(customer_id: uuid.UUID, app: Here, who: Anyone) -> Response:
-    """Delete a customer with everything of theirs. Operator only."""
+    """Delete a customer with everything of theirs, at once for whoever asks; what takes long goes on. Operator only."""
     _only_operator(who, customer_id)
     if not await customers.delete(app.database, customer_id=customer_id):
         raise not_found("customer")
     return Response(status_code=204)
+
+
+@router.get("/v1/customer-deletions", tags=["customers"])
+async def list_customer_deletions(app: Here, _who: Operator, limit: Limit = 50) -> Page[CustomerDeletionOut]:
+    """Which customers were deleted or are being deleted, newest first, and how far that is. Operator only."""
+    found = await customer_deletions.list_newest(app.database, limit=limit)
+    return Page(data=[CustomerDeletionOut.model_validate(one) for one in found], next=None)
 
 
 @router.post("/v1/api-keys", status_code=201, tags=["api keys"])

@@ -14,6 +14,7 @@ from replyline.app import App
 from replyline.broker import Handler, Worker
 from replyline.jobs import Job
 from replyline.processors import PROCESSORS, Processor
+from replyline.worker.customer_deletions import CustomerDeletions
 from replyline.worker.deletions import Deletions
 from replyline.worker.execute import Executor
 from replyline.worker.external import ExternalWork
@@ -76,6 +77,7 @@ async def work(
         background = [
             app.supervisor.start("sweeper", Sweeper(app).run, vital=False),
             app.supervisor.start("deletions", Deletions(app).run, vital=False),
+            app.supervisor.start("customer deletions", CustomerDeletions(app).run, vital=False),
         ]
     if sweep and app.settings.external:
         background.append(app.supervisor.start("external work", ExternalWork(app).run, vital=False))

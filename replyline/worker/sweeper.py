@@ -12,7 +12,7 @@ from replyline import metrics
 from replyline.app import App
 from replyline.broker import BrokerUnavailable, CommandRefused
 from replyline.jobs import DEAD_LETTER
-from replyline.store import api_keys, audit, deletions, media, visitors
+from replyline.store import api_keys, audit, customer_deletions, deletions, media, visitors
 from replyline.store.database import StoreUnavailable
 from replyline.store.moves.inbound_lane import free_lanes
 from replyline.store.outbox import Outbox
@@ -158,6 +158,7 @@ class Sweeper:
             gone += await media.forget_old(connection, keep_s=settings.keep_media_s)
             gone += await audit.purge(connection, keep_s=settings.keep_audit_s)
             gone += await api_keys.purge(connection, keep_s=settings.keep_audit_s)
+            gone += await customer_deletions.purge(connection, keep_s=settings.keep_audit_s)
             given_up = await deletions.give_up_sessions(connection)
         for session, error in given_up:
             log.error("deletions.session_given_up", session=session, error=error)

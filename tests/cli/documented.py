@@ -89,6 +89,7 @@ knowledge delete {spare_document_id} --yes
 webhooks delete {endpoint_id} --yes
 chatbots delete {chatbot_id} --yes
 customers delete {customer_id} --yes
+customers deletions
 """.replace("\\\n", " ")
 
 # Commands that run for long or need a server outside, and the tests that run them; `start` runs api, worker and standins.
