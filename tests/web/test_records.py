@@ -34,6 +34,9 @@ async def test_the_operator_keeps_customers(door: Door) -> None:
     assert (await door.operator("DELETE", path)).status == 204
     for method in ("GET", "DELETE"):
         assert (await door.operator(method, path)).problem == (404, "not_found")
+    (deletion,) = (await door.operator("GET", "/v1/customer-deletions")).entries
+    assert (deletion["customerId"], deletion["name"]) == (made.json["id"], "Bakery")
+    assert deletion["finishedAt"] is not None
 
 
 @pytest.mark.parametrize("price", [-1, "99.999", "NaN", "1e12", "Infinity", "ten"])
