@@ -21,7 +21,7 @@ from replyline.store.channel_forms import (
     check_names,
 )
 from replyline.store.database import Connection, Database
-from replyline.store.deletions import delete_with_all
+from replyline.store.emptying import delete_in_batches
 from replyline.vault import Vault
 
 
@@ -98,7 +98,6 @@ WHERE customer_id = $1 AND ($2::uuid IS NULL OR chatbot_id = $2) AND ($3::uuid I
 """
 _LOCK = "SELECT * FROM channels WHERE id = $1 AND customer_id = $2 FOR UPDATE"
 _GET = "SELECT * FROM channels WHERE id = $1 AND customer_id = $2"
-_DELETE = "DELETE FROM channels WHERE id = $1 AND customer_id = $2 RETURNING id"
 _FIND: Mapping[Literal["id", "channel_key", "site_key"], str] = {
     "id": "SELECT * FROM channels WHERE id = $1",
     "channel_key": "SELECT * FROM channels WHERE channel_key = $1",
@@ -223,8 +222,12 @@ async def _change(connection: Connection, vault: Vault, old: Channel, changes: C
 
 
 async def delete(db: Database, channel_id: uuid.UUID, *, customer_id: uuid.UUID) -> bool:
-    """Delete the channel with its conversations; False where the customer has no such one."""
-    return await delete_with_all(db, _DELETE, channel_id, customer_id)
+    """Delete the channel with its conversations; False where the customer has no such one.
+
+    Raises:
+        StoreBusy: so much hangs on it that another call must go on.
+    """
+    return await delete_in_batches(db, "channel", channel_id, customer_id=customer_id)
 
 
 async def find(db: Database, channel_id: uuid.UUID) -> Channel | None:

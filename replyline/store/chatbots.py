@@ -11,7 +11,7 @@ import msgspec
 
 from replyline.ids import new_id
 from replyline.store.database import Database
-from replyline.store.deletions import delete_with_all
+from replyline.store.emptying import delete_in_batches
 from replyline.vault import Vault
 
 
@@ -112,7 +112,6 @@ _LIST = """
 SELECT * FROM chatbots WHERE customer_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3
 """
 _GET = "SELECT * FROM chatbots WHERE id = $1 AND customer_id = $2"
-_DELETE = "DELETE FROM chatbots WHERE id = $1 AND customer_id = $2 RETURNING id"
 
 
 async def create(
@@ -172,8 +171,12 @@ async def update(
 
 
 async def delete(db: Database, chatbot_id: uuid.UUID, *, customer_id: uuid.UUID) -> bool:
-    """Delete the chatbot with its channels, conversations and knowledge; False where the customer has no such one."""
-    return await delete_with_all(db, _DELETE, chatbot_id, customer_id)
+    """Delete the chatbot with its channels, conversations and knowledge; False where the customer has no such one.
+
+    Raises:
+        StoreBusy: so much hangs on it that another call must go on.
+    """
+    return await delete_in_batches(db, "chatbot", chatbot_id, customer_id=customer_id)
 
 
 def _columns(changes: ChatbotChanges, vault: Vault) -> str:

@@ -11,6 +11,7 @@ import msgspec
 
 from replyline.ids import new_id
 from replyline.store.database import Database
+from replyline.store.emptying import delete_in_batches
 from replyline.vault import Vault
 
 
@@ -87,7 +88,6 @@ _LIST = """
 SELECT * FROM webhook_endpoints WHERE customer_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3
 """
 _GET = "SELECT * FROM webhook_endpoints WHERE id = $1 AND customer_id = $2"
-_DELETE = "DELETE FROM webhook_endpoints WHERE id = $1 AND customer_id = $2 RETURNING id"
 _EVENTS = """
 SELECT id, customer_id, endpoint_id, type, payload::text AS payload, status, message_id, trace_id, created_at, finished_at
 FROM webhook_events
@@ -162,9 +162,12 @@ async def rotate_secret(
 
 
 async def delete(db: Database, endpoint_id: uuid.UUID, *, customer_id: uuid.UUID) -> bool:
-    """Delete the endpoint with its events; False where the customer has no such one."""
-    async with db.connection() as connection:
-        return await connection.fetchval(_DELETE, endpoint_id, customer_id) is not None
+    """Delete the endpoint with its events; False where the customer has no such one.
+
+    Raises:
+        StoreBusy: so much hangs on it that another call must go on.
+    """
+    return await delete_in_batches(db, "endpoint", endpoint_id, customer_id=customer_id)
 
 
 async def list_events(

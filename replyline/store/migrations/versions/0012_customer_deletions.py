@@ -28,7 +28,7 @@ _INDEXES = {
     "media_customer": "media (customer_id)",
     "media_channel": "media (channel_id)",
     "conversations_of_contact": "conversations (contact_id)",
-    "conversations_chatbot": "conversations (chatbot_id)",
+    "conversations_chatbot": "conversations (chatbot_id, contact_id)",
     "contact_identities_customer": "contact_identities (customer_id)",
     "knowledge_chunks_customer": "knowledge_chunks (customer_id)",
     "webhook_attempts_customer": "webhook_attempts (customer_id)",
