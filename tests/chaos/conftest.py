@@ -12,4 +12,4 @@ def full(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def in_flight(full: bool) -> int:
     """How many messages are in flight when the harm is done."""
-    return 600 if full else 200
+    return 600 if full else 80

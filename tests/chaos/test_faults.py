@@ -17,8 +17,7 @@ async def test_a_worker_is_killed(in_flight: int) -> None:
         town.start_worker("one")
         town.start_worker("two")
         wrote = people(in_flight)
-        writing = asyncio.create_task(town.write(wrote))
-        await until(lambda: _seen(town, in_flight // 4), timeout_s=60)
+        writing = await town.write_to_the_middle(wrote)
         town.kill("one")
         town.start_worker("three")
         await writing
@@ -30,8 +29,7 @@ async def test_a_worker_is_told_to_stop(in_flight: int) -> None:
     async with Town() as town:
         town.start_worker("one")
         wrote = people(in_flight)
-        writing = asyncio.create_task(town.write(wrote))
-        await until(lambda: _seen(town, in_flight // 4), timeout_s=60)
+        writing = await town.write_to_the_middle(wrote)
         assert await town.terminate("one") == 0
         broker = Broker(town.valkey.url)
         await broker.open()
@@ -48,8 +46,7 @@ async def test_all_processes_are_killed(in_flight: int) -> None:
         town.start_worker("one")
         town.start_worker("two")
         wrote = people(in_flight)
-        writing = asyncio.create_task(town.write(wrote))
-        await until(lambda: _seen(town, in_flight // 4), timeout_s=60)
+        writing = await town.write_to_the_middle(wrote)
         town.kill_all()
         town.start_api()
         await town.until_ready()
@@ -64,8 +61,7 @@ async def test_redis_loses_everything(in_flight: int) -> None:
     async with Town() as town:
         town.start_worker()
         wrote = people(in_flight)
-        writing = asyncio.create_task(town.write(wrote))
-        await until(lambda: _seen(town, in_flight // 4), timeout_s=60)
+        writing = await town.write_to_the_middle(wrote)
         await _redis(town, "FLUSHALL")
         await writing
         await town.until_settled()
@@ -95,8 +91,7 @@ async def test_postgres_is_restarted(in_flight: int) -> None:
     async with Town() as town:
         town.start_worker()
         wrote = people(in_flight)
-        writing = asyncio.create_task(town.write(wrote))
-        await until(lambda: _seen(town, in_flight // 4), timeout_s=60)
+        writing = await town.write_to_the_middle(wrote)
         town.postgres.kill()
         await town.postgres.restart()
         await writing

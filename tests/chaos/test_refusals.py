@@ -100,19 +100,13 @@ async def test_a_worker_whose_clock_is_an_hour_ahead_leaves_nothing_an_hour_late
 async def _write_through(town: Town, redis: Broker, wrote: dict[str, list[str]], harm: Harm, *, for_s: float) -> None:
     """Let them write, do the harm while some are answered, and wait until all are."""
     now = asyncio.get_running_loop().time
-    before = await town.count_seen()
-    writing = asyncio.create_task(town.write(wrote))
-    await until(lambda: _seen(town, before + len(wrote) // 8), timeout_s=90)
+    writing = await town.write_to_the_middle(wrote)
     async with harm(redis):
         await writing  # the door takes them all the same
         began = now()  # what is left of them is on its way for as long as this lasts: longer than locks and sweeps
         await until(lambda: now() - began > for_s, timeout_s=60)
     await until(lambda: _all_answered(town, wrote), timeout_s=120, what=harm.__name__)
     await town.until_settled(timeout_s=120)
-
-
-async def _seen(town: Town, count: int) -> bool:
-    return await town.count_seen() >= count
 
 
 async def _all_answered(town: Town, wrote: dict[str, list[str]]) -> bool:

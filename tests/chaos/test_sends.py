@@ -34,9 +34,8 @@ async def test_redis_refuses_writes_but_answers_reads(full: bool) -> None:
     async with _late_statuses(sends_take_s=0.5, statuses_after_s=2, reconcile_after_s=6) as town:
         town.start_worker("one")
         town.start_worker("two")
-        wrote = people(400 if full else 120)
-        writing = asyncio.create_task(town.write(wrote))
-        await until(lambda: _seen(town, 10), timeout_s=60)
+        wrote = people(400 if full else 60)
+        writing = await town.write_to_the_middle(wrote)
         await town.redis("CONFIG", "SET", "maxmemory", "1")
         refusing_since = asyncio.get_running_loop().time()
         # Longer than the sweeper's grace: jobs that the publishers still hold look lost to it.
@@ -88,9 +87,8 @@ async def test_redis_comes_back_with_an_older_state(full: bool) -> None:
 async def test_redis_evicts_what_it_likes(full: bool) -> None:
     async with Town() as town:
         town.start_worker()
-        wrote = people(300 if full else 100)
-        writing = asyncio.create_task(town.write(wrote))
-        await until(lambda: _seen(town, len(wrote) // 4), timeout_s=60)
+        wrote = people(300 if full else 60)
+        writing = await town.write_to_the_middle(wrote)
         await town.redis("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
         used = await _used_memory(town)
         for share in (0.9, 0.8, 0.7):
@@ -104,9 +102,8 @@ async def test_redis_evicts_what_it_likes(full: bool) -> None:
 async def test_the_hashes_of_jobs_are_deleted(full: bool) -> None:
     async with Town() as town:
         town.start_worker()
-        wrote = people(300 if full else 100)
-        writing = asyncio.create_task(town.write(wrote))
-        await until(lambda: _seen(town, len(wrote) // 4), timeout_s=60)
+        wrote = people(300 if full else 60)
+        writing = await town.write_to_the_middle(wrote)
         for queue in QUEUE_NAMES:
             for key in await town.redis("KEYS", f"bull:{queue}:????????-*"):
                 await town.redis("DEL", key)

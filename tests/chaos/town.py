@@ -254,6 +254,32 @@ class Town:
         """Each person writes their texts one after the other; the service repeats what the door did not take."""
         await asyncio.gather(*(self._write(sender, texts, channel, times) for sender, texts in people.items()))
 
+    async def write_to_the_middle(self, people: Mapping[str, Sequence[str]]) -> "asyncio.Future[object]":
+        """Half of the people write, and once half of those have seen a reply, the others begin to.
+
+        Returns when the first of the others is at the door: what is done now meets messages at every stage. The future ends when
+        all have written.
+        """
+        everybody = list(people.items())
+        half = len(everybody) // 2
+        seen, taken = await self.count_seen(), await self._count_taken()
+        first = asyncio.create_task(self.write(dict(everybody[:half])))
+        await until(lambda: self._are_seen(seen + half // 2), timeout_s=90, what="replies to a quarter")
+        others = asyncio.create_task(self.write(dict(everybody[half:])))
+        await until(lambda: self._are_taken(taken + half + 1), timeout_s=90, what="the second half")
+        assert await self.count_seen() < seen + len(everybody), "all was over before the harm"
+        return asyncio.gather(first, others)
+
+    async def _are_seen(self, count: int) -> bool:
+        return await self.count_seen() >= count
+
+    async def _are_taken(self, count: int) -> bool:
+        return await self._count_taken() >= count
+
+    async def _count_taken(self) -> int:
+        (row,) = await self.rows("SELECT count(*)::int AS jobs FROM jobs WHERE queue = 'incoming-messages'")
+        return msgspec.convert(row["jobs"], int)
+
     async def _write(self, sender: str, texts: Sequence[str], channel: str, times: int) -> None:
         for text in texts:
             body = {"from": sender, "text": text, "id": f"in-{sender}-{text}", "times": times}

@@ -12,4 +12,4 @@ def full(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def messages(full: bool) -> int:
     """How many messages people write."""
-    return 1000 if full else 200
+    return 1000 if full else 100

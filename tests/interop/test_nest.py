@@ -15,7 +15,7 @@ pytestmark = pytest.mark.chaos
 @pytest.fixture
 def count(request: pytest.FixtureRequest) -> int:
     """How many users write."""
-    return 1000 if request.config.getoption("--chaos-full") else 200
+    return 1000 if request.config.getoption("--chaos-full") else 100
 
 
 async def test_every_message_is_sent_once_though_worker_and_consumer_are_killed(count: int) -> None:
