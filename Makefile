@@ -48,7 +48,7 @@ chaos: $(STAMP) ## kill, cut and wipe what the pipeline depends on, with hundred
 	$(BIN)/pytest tests/chaos tests/interop --chaos-full -s
 
 chaos-channels: $(STAMP) gateway ## bend both WhatsApp channels over 1,000 messages, and count what was lost, doubled or out of order
-	$(BIN)/pytest tests/chaos_channels --chaos-full -s
+	$(BIN)/pytest tests/chaos_channels tests/whatsapp/test_fuzzed.py --chaos-full -s
 
 bench: $(STAMP) node ## messages a second, CPU and latency from door to sent, beside the same in BullMQ for Node
 	$(BIN)/python -m bench.pipeline

@@ -1,43 +1,24 @@
 """`replyline chatbots --reference`, against a real database."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 from replyline.store.database import Database
-from tests.make import SECRET_KEY, make_customer
+from tests.cli.calling import calling
+from tests.make import make_customer
 
 
 async def test_a_chatbots_reference_is_given_shown_and_taken_away(
     database: Database, database_url: str, valkey_url: str, tmp_path: Path
 ) -> None:
     customer = await make_customer(database)
-
-    def replyline(*words: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "replyline", *words, "--customer", str(customer.id)],
-            env={
-                **os.environ,
-                "REDIS_URL": valkey_url,
-                "DATABASE_URL": database_url,
-                "REPLYLINE_SECRET_KEY": SECRET_KEY,
-                "REPLYLINE_DATA": str(tmp_path),
-            },
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    code, said = replyline("chatbots", "create", "--name", "bot", "--reference", "test-bot-id", "--json")
-    assert code == 0, said
-    made = json.loads(said)
-    assert made["external_reference"] == "test-bot-id"
-    code, said = replyline("chatbots", "create", "--name", "second", "--reference", "test-bot-id")
-    assert code == 2
-    assert "another chatbot has this external reference" in said
-    code, said = replyline("chatbots", "set", made["id"], "--reference", "", "--json")
-    assert (code, json.loads(said)["external_reference"]) == (0, None)
+    async with calling(valkey_url, database_url, tmp_path) as call:
+        created = await call(f"chatbots create --customer {customer.id} --name bot --reference test-bot-id --json")
+        assert created.code == 0, created
+        made = json.loads(created.out)
+        assert made["external_reference"] == "test-bot-id"
+        second = await call(f"chatbots create --customer {customer.id} --name second --reference test-bot-id")
+        assert second.code == 2
+        assert "another chatbot has this external reference" in second.err
+        cleared = await call(f"chatbots set --customer {customer.id} {made['id']} --reference '' --json")
+        assert (cleared.code, json.loads(cleared.out)["external_reference"]) == (0, None)

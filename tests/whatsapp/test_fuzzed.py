@@ -14,18 +14,23 @@ from tests.channels.test_whatsapp_cloud_content import CONTEXT, FULL
 from tests.web.signed import post_cloud, post_qr
 from tests.whatsapp.street import Open, Street
 
-_PAYLOADS = 250
 EDITED: dict[str, object] = {"type": "text", "text": {"body": "Hi there"}}
 _UNANSWERABLE = {("whatsapp-cloud-send", "invalid_parameter"), ("whatsapp-cloud-send", "recipient_form_not_supported")}
 """What a mutated sender may well come to: a name that is no address of a person, which Meta refuses to send to."""
 
 
-def _payloads(original: object) -> list[bytes]:
-    """Mutations of one payload, as the library draws them."""
+@pytest.fixture
+def payloads(request: pytest.FixtureRequest) -> int:
+    """How many mutations of a payload come in: more with `make chaos-channels`."""
+    return 1000 if request.config.getoption("--chaos-full") else 100
+
+
+def _payloads(original: object, count: int) -> list[bytes]:
+    """So many mutations of one payload, as the library draws them."""
     found: list[bytes] = []
 
     @settings(
-        max_examples=_PAYLOADS,
+        max_examples=count,
         database=None,
         deadline=None,
         phases=[Phase.generate],
@@ -75,24 +80,24 @@ def _cloud_payload(number: str) -> dict[str, object]:
     )
 
 
-async def test_no_mutated_callback_of_meta_fails_or_hides_what_is_good_beside_it(street: Open) -> None:
+async def test_no_mutated_callback_of_meta_fails_or_hides_what_is_good_beside_it(street: Open, payloads: int) -> None:
     async with street("WHATSAPP_CLOUD", config={"signs_of_life": "off", "waba_id": "102290129340398"}) as here:
         good: list[str] = []
         bodies: list[bytes] = []
-        for number, raw in enumerate(_payloads(_cloud_payload(here.channel.external_id))):
+        for number, raw in enumerate(_payloads(_cloud_payload(here.channel.external_id), payloads)):
             bodies.append(_with_neighbour(here, raw, number, good))
         answers = await asyncio.gather(*(post_cloud(here.door, here.channel, body) for body in bodies))
         assert {answer.status for answer in answers} == {200}
-        assert len(good) > _PAYLOADS / 4
+        assert len(good) > payloads / 4
         await _assert_all_came_through(here, good)
 
 
-async def test_no_mutated_event_of_the_gateway_fails(street: Open) -> None:
+async def test_no_mutated_event_of_the_gateway_fails(street: Open, payloads: int) -> None:
     async with street("WHATSAPP_QR", config={"signs_of_life": "off"}) as here:
         data = {"id": "3EB0A", "from": "4917012345@s.whatsapp.net", "alt": "99@lid", "from_me": False, "type": "text"}
         data |= {"text": "Hi", "name": "Ana", "timestamp": time.time(), "target": None}
         event = {"id": "evt_1", "type": "message", "session": here.channel.external_id, "ts": 1.0, "data": data}
-        answers = await asyncio.gather(*(post_qr(here.door, here.channel, raw) for raw in _payloads(event)))
+        answers = await asyncio.gather(*(post_qr(here.door, here.channel, raw) for raw in _payloads(event, payloads)))
         assert {answer.status for answer in answers} == {200}
         await here.until_at_rest(timeout_s=60)
         assert await here.dead() == []
