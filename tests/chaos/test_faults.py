@@ -154,7 +154,7 @@ async def _until_received(town: Town, count: int) -> None:
         (row,) = await town.rows("SELECT count(*) AS jobs FROM jobs WHERE queue = 'incoming-messages'")
         return bool(row["jobs"] == count)
 
-    await until(received, timeout_s=60, what=f"{count} messages at the door")
+    await until(received, timeout_s=180, what=f"{count} messages at the door")
 
 
 async def _seen(town: Town, count: int) -> bool:

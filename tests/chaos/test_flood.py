@@ -31,7 +31,7 @@ async def test_one_contact_floods(full: bool, harmed: bool) -> None:
             town.start_worker("three")
             await _wipe_redis(town)
         await flood
-        await town.until_settled(timeout_s=120)
+        await town.until_settled()
 
         saved = [
             row["content"]

@@ -24,7 +24,7 @@ async def test_conversations_of_many_messages_keep_their_order_through_random_fa
         town.start_worker("two")
         wrote = people(count, messages=messages)
         await town.write(wrote, channel=channel)
-        await town.until_settled(timeout_s=120)
+        await town.until_settled()
 
         replies: dict[str, list[int]] = defaultdict(list)
         for sent in await town.seen(channel):

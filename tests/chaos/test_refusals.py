@@ -93,7 +93,7 @@ async def test_a_worker_whose_clock_is_an_hour_ahead_leaves_nothing_an_hour_late
         await until(put_off, timeout_s=60)
         town.kill("ahead")
         town.start_worker("right")
-        await town.until_settled(timeout_s=90)
+        await town.until_settled()
         assert (lost_and_doubled(wrote, await town.seen()), await town.dead()) == (([], []), [])
 
 
@@ -106,7 +106,7 @@ async def _write_through(town: Town, redis: Broker, wrote: dict[str, list[str]],
         began = now()  # what is left of them is on its way for as long as this lasts: longer than locks and sweeps
         await until(lambda: now() - began > for_s, timeout_s=60)
     await until(lambda: _all_answered(town, wrote), timeout_s=120, what=harm.__name__)
-    await town.until_settled(timeout_s=120)
+    await town.until_settled()
 
 
 async def _all_answered(town: Town, wrote: dict[str, list[str]]) -> bool:

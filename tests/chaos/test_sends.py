@@ -42,7 +42,7 @@ async def test_redis_refuses_writes_but_answers_reads(full: bool) -> None:
         await until(lambda: asyncio.get_running_loop().time() - refusing_since > (45 if full else 5), timeout_s=60)
         await town.redis("CONFIG", "SET", "maxmemory", "0")
         await writing
-        await town.until_settled(timeout_s=120)
+        await town.until_settled()
         await _assert_each_once(town, wrote)
 
 
@@ -60,7 +60,7 @@ async def test_postgres_locks_conversations_while_their_sends_are_settled(full: 
         await until(lambda: _unknown(town), timeout_s=60)
         await transaction.rollback()
         await locking.close()
-        await town.until_settled(timeout_s=120)
+        await town.until_settled()
         await _assert_each_once(town, wrote)
 
 
@@ -80,7 +80,7 @@ async def test_redis_comes_back_with_an_older_state(full: bool) -> None:
         shutil.rmtree(folder / "appendonlydir")
         shutil.copytree(older, folder / "appendonlydir")
         await town.valkey.restart()
-        await town.until_settled(timeout_s=120)
+        await town.until_settled()
         await _assert_each_once(town, wrote)
 
 
@@ -95,7 +95,7 @@ async def test_redis_evicts_what_it_likes(full: bool) -> None:
             await town.redis("CONFIG", "SET", "maxmemory", str(int(used * share)))
         await town.redis("CONFIG", "SET", "maxmemory", "0")
         await writing
-        await town.until_settled(timeout_s=120)
+        await town.until_settled()
         await _assert_each_once(town, wrote)
 
 
@@ -108,7 +108,7 @@ async def test_the_hashes_of_jobs_are_deleted(full: bool) -> None:
             for key in await town.redis("KEYS", f"bull:{queue}:????????-*"):
                 await town.redis("DEL", key)
         await writing
-        await town.until_settled(timeout_s=120)
+        await town.until_settled()
         await _assert_each_once(town, wrote)
 
 

@@ -1,9 +1,7 @@
 """A whole deployment to do harm to: servers, processes, stand-ins, and a customer with all they need."""
 
 import asyncio
-import atexit
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +23,7 @@ from replyline.jobs import QUEUE_NAMES
 from replyline.standins import Standins
 from replyline.store.channels import Channel
 from replyline.store.database import Database
-from replyline.store.migrate import migrate
+from tests.chaos.migrated import start_migrated
 from tests.make import CLOUD_SECRETS, QR_SECRETS, SECRET_KEY, make_channel, make_chatbot, make_customer
 from tests.waiting import until
 from tests.web.conftest import free_port
@@ -77,6 +75,8 @@ class Town:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._log = (folder / "processes.log").open("ab")
         self._http: aiohttp.ClientSession | None = None
+        self._reading: asyncpg.Connection | None = None
+        self._one_at_a_time = asyncio.Lock()
         self.cloud: Channel
         self.qr: Channel
         self.widget: Channel
@@ -93,7 +93,7 @@ class Town:
         return f"http://127.0.0.1:{self._port}"
 
     async def __aenter__(self) -> Self:
-        await asyncio.gather(self.valkey.start(), _start_migrated(self.postgres), self.standins.start())
+        await asyncio.gather(self.valkey.start(), start_migrated(self.postgres), self.standins.start())
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20))
         await self._furnish()
         self.start_api()
@@ -106,6 +106,8 @@ class Town:
         for name in list(self._processes):
             self.kill(name)
         await self.http.close()
+        if self._reading is not None:
+            self._reading.terminate()
         await self.standins.close()
         await asyncio.gather(self.postgres.stop(), self.valkey.stop())
         self._log.close()
@@ -254,7 +256,7 @@ class Town:
         """Each person writes their texts one after the other; the service repeats what the door did not take."""
         await asyncio.gather(*(self._write(sender, texts, channel, times) for sender, texts in people.items()))
 
-    async def write_to_the_middle(self, people: Mapping[str, Sequence[str]]) -> "asyncio.Future[object]":
+    async def write_to_the_middle(self, people: Mapping[str, Sequence[str]]) -> "asyncio.Future[tuple[None, None]]":
         """Half of the people write, and once half of those have seen a reply, the others begin to.
 
         Returns when the first of the others is at the door: what is done now meets messages at every stage. The future ends when
@@ -314,12 +316,15 @@ class Town:
     # Counting.
 
     async def rows(self, query: str) -> list[asyncpg.Record]:
-        """Rows of Postgres, by a connection of their own."""
-        connection = await asyncpg.connect(self.postgres.url)
-        try:
-            return await connection.fetch(query)
-        finally:
-            await connection.close()
+        """Rows of Postgres, by a connection that is the test's alone; it is opened again after Postgres was killed."""
+        async with self._one_at_a_time:
+            if self._reading is None or self._reading.is_closed():
+                self._reading = await asyncpg.connect(self.postgres.url)
+            try:
+                return await self._reading.fetch(query)
+            except asyncpg.PostgresError:
+                self._reading.terminate()
+                raise
 
     async def redis(self, *words: str) -> list[str]:
         """What Valkey answers to a command, by a connection of its own; a single answer is a list of one."""
@@ -327,7 +332,7 @@ class Town:
             answer = await client.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py says nothing of it
         return [str(part) for part in answer] if isinstance(answer, list) else [str(answer)]
 
-    async def until_settled(self, *, timeout_s: float = 60) -> None:
+    async def until_settled(self, *, timeout_s: float = 180) -> None:
         """Until no job waits any more, and every message that came in was received."""
 
         async def settled() -> bool:
@@ -355,32 +360,6 @@ class Town:
             (row["queue"], row["reason"])
             for row in await self.rows("SELECT queue, reason FROM jobs WHERE state = 'DEAD'")
         ]
-
-
-_migrated: Path | None = None
-"""The folder of a Postgres with our tables and nothing in them: made once for each process of the tests, then copied."""
-
-
-async def _start_migrated(postgres: EmbeddedPostgres) -> None:
-    """Start a new Postgres that has our tables."""
-    global _migrated  # noqa: PLW0603  it lives as long as the process
-    if _migrated is not None:
-        await _copy(_migrated, postgres.folder)
-        await postgres.start()
-        return
-    await postgres.start()
-    await asyncio.to_thread(migrate, postgres.url)
-    await postgres.stop()  # only a server that was stopped has everything in its files
-    _migrated = Path(tempfile.mkdtemp(prefix="replyline-chaos-migrated-"))
-    atexit.register(shutil.rmtree, _migrated)
-    await _copy(postgres.folder, _migrated)
-    await postgres.start()
-
-
-async def _copy(folder: Path, to: Path) -> None:
-    """Copy a server's folder with the owners of its files: started by root, Postgres runs as somebody else."""
-    copying = await asyncio.create_subprocess_exec("cp", "-a", f"{folder}/.", str(to))
-    assert await copying.wait() == 0
 
 
 def people(count: int, *, messages: int = 1) -> dict[str, list[str]]:

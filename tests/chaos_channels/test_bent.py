@@ -85,7 +85,7 @@ async def test_a_numbers_limit_is_kept_by_three_workers_together(messages: int) 
             town.start_worker(name)
         people = {f"49151{number:08}": [f"q{number}"] for number in range(messages * 2)}
         await town.write(people)
-        await town.until_settled(timeout_s=120)
+        await town.until_settled()
         seen = await town.seen()
         assert Counter(sent.to.lstrip("+") for sent in seen) == Counter(people.keys())
         async with town.http.get(f"{town.standins.urls['whatsapp_cloud']}/_limits") as response:
@@ -107,7 +107,7 @@ async def test_a_worker_that_dies_while_sending_asks_before_it_sends_again(messa
         await town.heal("whatsapp_cloud")
         town.start_worker("two")
         await writing
-        await town.until_settled(timeout_s=120)
+        await town.until_settled()
         accepted = await _accepted(town, "whatsapp_cloud", "cloud")
         assert {message for message, times in accepted.items() if times != 1} == set()
         assert len(accepted) == len(wrote)
