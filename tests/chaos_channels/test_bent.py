@@ -99,10 +99,11 @@ async def test_a_numbers_limit_is_kept_by_three_workers_together(messages: int) 
 async def test_a_worker_that_dies_while_sending_asks_before_it_sends_again(messages: int) -> None:
     async with Town() as town:
         town.start_worker("one")
-        await town.fault("whatsapp_cloud", kind="slow", seconds=1.0, match={"contains": "Echo"})
+        await town.fault("whatsapp_cloud", kind="slow", seconds=3.0, match={"contains": "Echo"})
         wrote = {f"49151{number:08}": [f"q{number}.0"] for number in range(messages // 2)}
         writing = asyncio.create_task(town.write(wrote))
         await until(lambda: _seen_some(town), timeout_s=60)
+        assert await town.rows("SELECT id FROM messages WHERE status = 'SENDING'"), "nothing was being sent"
         town.kill("one")
         await town.heal("whatsapp_cloud")
         town.start_worker("two")
