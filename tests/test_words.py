@@ -1,5 +1,6 @@
 """The pure words: plans, identifiers, payloads, statuses, redaction, secrets at rest."""
 
+import hashlib
 import uuid
 from decimal import Decimal
 
@@ -117,6 +118,26 @@ def test_secrets_and_personal_text_are_redacted(secret: str) -> None:
     redacted = redact(f"it failed for {secret} just now")
     assert secret.rsplit(maxsplit=1)[-1].rsplit("=", maxsplit=1)[-1] not in redacted
     assert "it failed for" in redacted
+
+
+_WAMID = "wamid.HBgLMTY1MDU1NTEyMzQVAgARGBI5QTNDQTVCM0Q0Q0Q2RTY3RTcA"
+
+
+@pytest.mark.parametrize("said", [_WAMID, f"{_WAMID}==", f"v25.0/{_WAMID}", f"'{_WAMID}'", f"{_WAMID}+/x-_", f"[{_WAMID}]"])
+def test_a_message_id_of_whatsapp_is_redacted_as_it_holds_a_number(said: str) -> None:
+    """Failed before: base64 of the person's telephone number was kept in dead letters and logs."""
+    redacted = redact(f"the message {said} was refused")
+    assert "HBgL" not in redacted
+    assert "MTY1MDU1NTEyMzQ" not in redacted
+    assert redacted.startswith("the message ")
+    assert redacted.endswith(" was refused")
+
+
+def test_the_same_message_is_recognised_after_it_was_redacted() -> None:
+    """Also where it stood in a URL; two messages to one person are not the same."""
+    named, in_url, other = (redact(text) for text in (f"{_WAMID}==", f"{_WAMID}%3D%3D", f"{_WAMID}B"))
+    assert named == in_url == f"[wamid {hashlib.sha256(f'{_WAMID}=='.encode()).hexdigest()[:12]}]"
+    assert other != named
 
 
 def test_a_long_error_keeps_its_end() -> None:

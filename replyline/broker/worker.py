@@ -19,6 +19,7 @@ from replyline.broker.held import Ender, Held
 from replyline.broker.keys import Keys
 from replyline.broker.leases import Leases
 from replyline.broker.wire import Reply
+from replyline.redaction import redact
 from replyline.supervision import Supervisor
 
 log = structlog.get_logger(__name__)
@@ -267,4 +268,5 @@ class Worker:
 
 def _unforeseen(job: ActiveJob, error: BaseException) -> Retry:
     log.error("worker.handler_raised", queue=job.queue, job=job.id, exc_info=error)
-    return Retry(_UNFORESEEN_RETRY_MS, str(error) or type(error).__name__, "".join(traceback.format_exception(error)))
+    stack = redact("".join(traceback.format_exception(error)))
+    return Retry(_UNFORESEEN_RETRY_MS, redact(str(error) or type(error).__name__), stack)

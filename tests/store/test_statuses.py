@@ -1,11 +1,13 @@
 """Statuses that come too early, and what they say of the price."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 from replyline.statuses import Pricing
 from replyline.store.database import Database
 from replyline.store.moves.statuses import catch_up
 from replyline.store.outbox import Outbox
+from tests.make import make_webhook_endpoint
 from tests.store.scene import Scene, make_scene
 
 
@@ -101,3 +103,20 @@ async def test_a_message_that_may_not_be_sent_now_is_blocked_with_its_reason_and
     await scene.send("wamid.2")
     assert await scene.outbound() == [("one", "BLOCKED_WINDOW"), ("two", "SENT")]
     assert await scene.value("SELECT error_reason FROM messages WHERE status = 'BLOCKED_WINDOW'") == "window_closed"
+
+
+async def test_a_refusal_for_marketing_is_announced_once_and_gives_way_to_a_later_wish(database: Database) -> None:
+    scene = await _routed(database)
+    await make_webhook_endpoint(database, scene.customer.id, events=("contact.updated",))
+    await scene.send("wamid.1")
+    now = datetime.now(UTC)
+    for at in (now, now + timedelta(seconds=1)):
+        await scene.report("wamid.1", "FAILED", error_reason="opted_out", error_code=131050, at=at)
+    (event,) = await scene.fetch("SELECT payload -> 'data' ->> 'marketing_opted_out' AS out FROM webhook_events")
+    assert event["out"] == "true"
+    await scene.fetch(
+        "UPDATE contacts SET marketing_opted_out = false, marketing_changed_at = now() + interval '1 minute'"
+    )
+    await scene.report("wamid.1", "FAILED", error_reason="opted_out", error_code=131050)
+    assert await scene.value("SELECT marketing_opted_out FROM contacts") is False
+    assert await scene.value("SELECT count(*) FROM webhook_events") == 1

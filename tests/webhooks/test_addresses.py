@@ -1,5 +1,6 @@
 """Where webhooks may go: addresses are refused before a call, and when a name is resolved."""
 
+import ipaddress
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -18,9 +19,20 @@ _INSIDE = """
 127.0.0.1 127.9.9.9 0.0.0.0 10.0.0.1 172.16.0.1 192.168.1.1 100.64.0.1 169.254.169.254 192.0.2.1 198.18.0.1
 224.0.0.1 240.0.0.1 255.255.255.255 [::1] [::] [fe80::1] [fc00::1] [fec0::1] [fd00:ec2::254] [ff02::1]
 [2001:db8::1] [::ffff:127.0.0.1] [::ffff:a9fe:a9fe] [::ffff:0:127.0.0.1] [::127.0.0.1] [64:ff9b::7f00:1]
-[64:ff9b:1::a00:1] [2002:7f00:1::] [5f00::1] １２７.０.０.１ ①②⑦.0.0.1 127。0。0。1 localhost
+[64:ff9b:1::a00:1] 192.0.0.1 168.63.129.16 [2002:7f00:1::] [5f00::1] １２７.０.０.１ ①②⑦.0.0.1 127。0。0。1 localhost
 """
 INSIDE = _INSIDE.split()
+# The first and the last address of every range of the IANA special-purpose registries of IPv4 and IPv6 (as of 2025), and of what
+# leads to a machine inside without standing there: multicast, site-local, IPv4-compatible, -mapped and -translated, and Azure's.
+_SPECIAL = """
+0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.0.8/32 192.0.0.9/32
+192.0.0.10/32 192.0.0.170/31 192.0.2.0/24 192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24
+198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 240.0.0.0/4 255.255.255.255/32
+::1/128 ::/128 ::ffff:0:0/104 ::ffff:10.0.0.0/104 64:ff9b::/96 64:ff9b:1::/48 100::/64 100:0:0:1::/64 2001::/23 2001::/32
+2001:1::1/128 2001:1::2/128 2001:1::3/128 2001:2::/48 2001:3::/32 2001:4:112::/48 2001:10::/28 2001:20::/28 2001:30::/28
+2001:db8::/32 2002::/16 2620:4f:8000::/48 3fff::/20 5f00::/16 fc00::/7 fe80::/10
+224.0.0.0/4 ff00::/8 fec0::/10 ::/96 ::ffff:0:0:0/96 168.63.129.16/32 ::ffff:168.63.129.16/128
+"""
 
 
 @pytest.fixture
@@ -69,6 +81,20 @@ def test_a_url_that_can_never_work_is_refused_with_the_reason(url: str, says: st
 def test_a_url_that_leads_inside_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match=r"private or local|ambiguous"):
         check_url(f"https://{host}/", allow_private=False)
+
+
+@pytest.mark.parametrize("network", [ipaddress.ip_network(text) for text in _SPECIAL.split()], ids=str)
+def test_no_range_of_special_purpose_is_delivered_to(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> None:
+    """Failed before for those that Python calls global: AS112, AMT, and of 2001::/23 what has a protocol of its own."""
+    for address in (network[0], network[-1]):
+        host = f"[{address}]" if address.version == 6 else str(address)
+        with pytest.raises(ValueError, match="private or local"):
+            check_url(f"https://{host}/", allow_private=False)
+
+
+@pytest.mark.parametrize("host", ["192.0.1.0", "168.63.129.15", "168.63.129.17", "[2001:200::1]", "[2003::1]", "[::ffff:8.8.8.8]"])
+def test_the_neighbours_of_special_ranges_are_on_the_internet(host: str) -> None:
+    check_url(f"https://{host}/", allow_private=False)
 
 
 @settings(deadline=None, database=None)

@@ -311,3 +311,14 @@ def _text(number: int) -> dict[str, object]:
         "type": "text",
         "text": {"body": f"q{number}"},
     }
+
+
+@pytest.mark.parametrize("kind", ["status_failed", "error"])
+async def test_who_is_refused_for_having_stopped_marketing_is_opted_out_and_told_once(street: Open, kind: str) -> None:
+    """Failed before: the message was FAILED as opted_out, and its contact was not. Meta says so at once or by a status."""
+    async with street(CLOUD) as here:
+        await here.fault(kind=kind, code=131050, times=1, match={"contains": "Echo"})
+        await here.write("Hello")
+        await here.until_ours(("Echo: Hello", "FAILED"))
+        assert await here.value("SELECT marketing_opted_out FROM contacts") is True
+        assert await here.value("SELECT marketing_changed_at <= now() FROM contacts") is True

@@ -16,6 +16,7 @@ from replyline.store.moves.delivery import announcement, lock_messages
 from replyline.store.moves.inbound_lane import go_on
 from replyline.store.moves.lane import Utterance, leave, say
 from replyline.store.moves.media import fail_file
+from replyline.store.moves.notices import OPTED_OUT, RefusedMarketing, opt_out
 from replyline.store.moves.setbacks import MAX_ERRORS_KEPT, Failure
 from replyline.store.moves.work import LockedConversation, Run, lock_conversations, save_conversations
 from replyline.store.outbox import Enqueue, NewJob, Outbox, insert_jobs
@@ -81,6 +82,7 @@ UPDATE webhook_events SET status = 'FAILED', finished_at = now() WHERE id = ANY(
 
 async def give_up(connection: Connection, rows: Sequence[GivenUp], outbox: Outbox) -> list[bool]:
     """Bury the jobs that are still WAITING; False for the others, of which nothing else is written."""
+    await _opt_out(connection, rows, outbox)
     locked = await lock_conversations(connection, [row.consequence.conversation_id for row in rows])
     buried = await _bury(connection, rows)
     mine = [row for row in rows if row.run.job_id in buried]
@@ -98,6 +100,15 @@ async def give_up(connection: Connection, rows: Sequence[GivenUp], outbox: Outbo
     await go_on(connection, (record["lane_key"] for record in buried.values() if record["lane_key"]), outbox)
     outbox.extend(_notice(row, buried[row.run.job_id]) for row in mine)
     return [row.run.job_id in buried for row in rows]
+
+
+async def _opt_out(connection: Connection, rows: Sequence[GivenUp], outbox: Outbox) -> None:
+    """What the channel said holds whether or not another run has buried the job."""
+    refused = [row.consequence.failed_message_id for row in rows if row.reason == OPTED_OUT]
+    messages = [message_id for message_id in refused if message_id is not None]
+    if messages:
+        owners = await connection.fetch("SELECT id, customer_id FROM messages WHERE id = ANY($1::uuid[])", messages)
+        await opt_out(connection, [RefusedMarketing(one["id"], one["customer_id"]) for one in owners], outbox)
 
 
 async def _bury(connection: Connection, rows: Sequence[GivenUp]) -> dict[uuid.UUID, asyncpg.Record]:

@@ -1,7 +1,7 @@
 """What the far end of a channel says of its account, and of what its people want: kept, and told to the customer once."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -54,6 +54,37 @@ WHERE id = $1 AND customer_id = $2 AND (marketing_changed_at IS NULL OR marketin
 RETURNING marketing_changed_at
 """
 
+_REFUSED = """
+WITH refused AS (
+    SELECT v.contact_id, max(coalesce(r.at, now())) AS at
+    FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) AS r (message_id, customer_id, at)
+    JOIN messages m ON m.id = r.message_id AND m.customer_id = r.customer_id
+    JOIN conversations v ON v.id = m.conversation_id
+    GROUP BY 1
+), locked AS MATERIALIZED (
+    SELECT c.id, refused.at FROM contacts c JOIN refused ON refused.contact_id = c.id
+    WHERE NOT c.marketing_opted_out AND (c.marketing_changed_at IS NULL OR c.marketing_changed_at < refused.at)
+    ORDER BY c.id FOR NO KEY UPDATE OF c
+)
+UPDATE contacts c SET marketing_opted_out = true, marketing_changed_at = locked.at, updated_at = now()
+FROM locked WHERE c.id = locked.id
+RETURNING c.id, c.customer_id, c.channel_id, c.marketing_changed_at,
+    ARRAY(SELECT ARRAY[i.kind, i.value] FROM contact_identities i
+          WHERE i.contact_id = c.id AND i.kind IN ('wa_id', 'bsuid') ORDER BY i.kind, i.created_at DESC) AS identities
+"""
+
+OPTED_OUT = "opted_out"
+"""The reason of a message that was refused because its person stopped marketing messages (Meta's error 131050)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedMarketing:
+    """A message of ours that its person does not want; `at` is when the channel said so, None for now."""
+
+    message_id: uuid.UUID
+    customer_id: uuid.UUID
+    at: datetime | None = None
+
 
 async def take_notices(
     connection: Connection, account: NoticedAccount, notices: Sequence[Notice], outbox: Outbox
@@ -96,15 +127,42 @@ async def take_preference(
     if changed_at is None:
         return False
     names = {identity.kind: identity.value for identity in wish.identities}
-    data = {
+    data = _preferred(contact_id, names, changed_at, opted_out=wish.opted_out)
+    await _announce(connection, channel_id, customer_id, [("contact.updated", data)], outbox)
+    return True
+
+
+async def opt_out(connection: Connection, refused: Sequence[RefusedMarketing], outbox: Outbox) -> None:
+    """Note on the contacts of these messages that they stopped marketing, unless that or a later wish is known.
+
+    It locks contacts, so it comes before conversations and messages are locked, as elsewhere.
+    """
+    if not refused:
+        return
+    records = await connection.fetch(
+        _REFUSED,
+        [one.message_id for one in refused],
+        [one.customer_id for one in refused],
+        [one.at for one in refused],
+    )
+    for record in records:
+        data = _preferred(
+            record["id"], dict(record["identities"]), record["marketing_changed_at"], opted_out=True
+        )
+        said = [("contact.updated", data)]
+        await _announce(connection, record["channel_id"], record["customer_id"], said, outbox)
+
+
+def _preferred(
+    contact_id: uuid.UUID, names: Mapping[str, str], changed_at: datetime, *, opted_out: bool
+) -> dict[str, object]:
+    return {
         "contact_id": str(contact_id),
         "wa_id": names.get("wa_id"),
         "user_id": names.get("bsuid"),
-        "marketing_opted_out": wish.opted_out,
+        "marketing_opted_out": opted_out,
         "changed_at": changed_at.isoformat(),
     }
-    await _announce(connection, channel_id, customer_id, [("contact.updated", data)], outbox)
-    return True
 
 
 async def _contact(

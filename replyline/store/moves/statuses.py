@@ -15,6 +15,7 @@ from replyline.store.moves.announce import announce
 from replyline.store.moves.delivery import OurMessage, announcement, lock_messages, price_fact, sent_fact
 from replyline.store.moves.lane import Utterance, say
 from replyline.store.moves.metering import meter
+from replyline.store.moves.notices import OPTED_OUT, RefusedMarketing, opt_out
 from replyline.store.moves.work import LockedConversation, lock_conversations, save_conversations
 from replyline.store.outbox import Enqueue, Outbox, insert_jobs
 
@@ -90,6 +91,12 @@ JOIN messages m ON m.channel_id = p.channel_id AND m.external_id = p.external_id
 async def apply_statuses(connection: Connection, rows: Sequence[ReportedStatus], outbox: Outbox) -> list[bool]:
     """Apply each status that lifts its message; False where it was known, or is parked because its message is not known."""
     found = await _find(connection, rows)
+    refused = [
+        RefusedMarketing(found[index][0], row.customer_id, row.update.at)
+        for index, row in enumerate(rows)
+        if index in found and row.update.error_reason == OPTED_OUT
+    ]
+    await opt_out(connection, refused, outbox)
     late = [found[index][1] for index, row in enumerate(rows) if index in found and row.instead is not None]
     locked = await lock_conversations(connection, late)
     messages = await lock_messages(connection, [message_id for message_id, _ in found.values()])
