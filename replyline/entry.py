@@ -5,6 +5,8 @@ import signal
 import sys
 from types import FrameType
 
+from replyline.environment import drop_the_rest
+
 _RUNS_ON = frozenset({"api", "worker", "start", "standins", "evolution"})
 
 
@@ -13,6 +15,8 @@ def main() -> None:
     if _RUNS_ON.intersection(sys.argv[1:2]):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _nothing_begun)
+    if sys.argv[1:2] == ["evolution"]:  # it talks to strangers, and has neither our stores nor our keys to do with
+        drop_the_rest()
     # Imported now: loading takes a second, in which an orchestrator may change its mind.
     from replyline import cli  # noqa: PLC0415
 

@@ -345,14 +345,24 @@ def _judge(status: int, headers: Mapping[str, str]) -> JobError | None:
     return Temporary(said, reason="redirect" if 300 <= status < 400 else f"http_{status}")
 
 
+def _moment(date: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a `Retry-After` header asks to wait, 0 to 3600; None without a readable one (RFC 9110, §10.2.3)."""
+    """Seconds that a `Retry-After` header asks to wait, 0 to 3600; None without a readable one (RFC 9110, §10.2.3).
+
+    A date is counted from the answer's own `Date`, if it has one: our clock may be another than the one that set it.
+    """
     value = headers.get("Retry-After", "")
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, OverflowError):
+        until, answered = _moment(value), _moment(headers.get("Date", ""))
+        if until is None:
             return None
+        seconds = until - (time.time() if answered is None else answered)
     return None if math.isnan(seconds) else min(max(seconds, 0.0), _LONGEST_WAIT_S)

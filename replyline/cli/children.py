@@ -16,6 +16,7 @@ from replyline.cli.gateway import Gateway
 from replyline.cli.running import CommandFailed, Exit
 from replyline.embedded.folder import open_lock_file
 from replyline.embedded.spawn import Streams, spawn
+from replyline.environment import of_this_machine
 from replyline.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -59,7 +60,7 @@ class Children:
 
     async def start_gateway(self, gateway: Gateway, timeout_s: float) -> str:
         """Start the QR gateway and return its address."""
-        environment = {**_of_this_machine(), **gateway.environment(0)}
+        environment = {**of_this_machine(), **gateway.environment(0)}
         child = self._start_command("gateway", gateway.command, environment, stdout=subprocess.PIPE)
         url = str(json.loads(await self._first_line(child, timeout_s))["url"])
         child.environment["GATEWAY_PORT"] = url.rpartition(":")[2]
@@ -134,7 +135,7 @@ class Children:
     def _start(self, name: str, arguments: list[str], stdout: int | None = None) -> _Child:
         settings = self._settings
         if name == "standins":  # they play strangers: of our stores and keys they need none
-            environment = {**_of_this_machine(), "REPLYLINE_DATA": str(settings.data.absolute())}
+            environment = {**of_this_machine(), "REPLYLINE_DATA": str(settings.data.absolute())}
             return self._start_command(name, [sys.executable, "-m", "replyline", *arguments], environment, stdout)
         environment = {
             **os.environ,
@@ -144,8 +145,8 @@ class Children:
             "REPLYLINE_DATA": str(settings.data.absolute()),
             "REPLYLINE_PORT": str(self._port),
         }
-        if name == "api":
-            environment["REPLYLINE_ADMIN_KEY"] = settings.admin_key or ""
+        # Only the door asks for the operator's key. Empty and not left out: a worker must not read it from `.env` either.
+        environment["REPLYLINE_ADMIN_KEY"] = (settings.admin_key or "") if name == "api" else ""
         if self._demo:  # the demo customer's endpoint is on loopback, which webhooks refuse otherwise
             environment["REPLYLINE_WEBHOOK_ALLOW_PRIVATE"] = "true"
         return self._start_command(name, [sys.executable, "-m", "replyline", *arguments], environment, stdout)
@@ -189,15 +190,6 @@ class Children:
         if not line:
             raise CommandFailed(f"{child.name} ended instead of coming up", Exit.UNAVAILABLE)
         return line
-
-
-_NEEDED = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR")
-_NEEDED_PREFIXES = ("LC_", "NODE_", "PYTHON", "GATEWAY_", "REPLYLINE_LOG", "COVERAGE_")
-
-
-def _of_this_machine() -> dict[str, str]:
-    """What a program needs of our environment to run here: none of our keys and addresses, and none of the user's."""
-    return {name: value for name, value in os.environ.items() if name in _NEEDED or name.startswith(_NEEDED_PREFIXES)}
 
 
 async def _all_ended(processes: "list[subprocess.Popen[bytes]]", patience_s: float) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from replyline.environment import of_this_machine
+
 _CHECKOUT = Path(__file__).resolve().parents[2] / "gateway"
 _NODE_AT_LEAST = 20
 _ANSWERS_S = 10.0
@@ -71,7 +73,12 @@ def find_gateway(data: Path) -> Gateway:
 def _major(node: str) -> int:
     try:
         said = subprocess.run(
-            [node, "--version"], capture_output=True, text=True, timeout=_ANSWERS_S, check=True
+            [node, "--version"],
+            env=of_this_machine(),
+            capture_output=True,
+            text=True,
+            timeout=_ANSWERS_S,
+            check=True,
         ).stdout
         return int(said.strip().removeprefix("v").partition(".")[0])
     except (OSError, ValueError, subprocess.SubprocessError):

@@ -20,7 +20,7 @@ async def process(job: WebhookDeliveryJob, run: Run, app: App) -> None:
         return
     if not delivery.enabled:
         raise Permanent("the endpoint is turned off", reason="endpoint_disabled")
-    started_at = datetime.now(UTC)
+    now_s = app.broker.now_ms() / 1000  # a worker whose clock is wrong would be refused by every receiver
     outcome = await webhooks.deliver(
         app.webhook_http,
         url=delivery.url,
@@ -28,10 +28,10 @@ async def process(job: WebhookDeliveryJob, run: Run, app: App) -> None:
         event_id=str(delivery.event_id),
         body=delivery.payload.encode(),
         allow_private=app.settings.webhook_allow_private,
-        at_s=app.broker.now_ms() / 1000,  # a worker whose clock is wrong would be refused by every receiver
+        at_s=now_s,
     )
     metrics.webhook_attempts_total.labels(outcome.kind).inc()
-    await app.moves.record(_attempt(run, delivery, started_at, outcome))
+    await app.moves.record(_attempt(run, delivery, datetime.fromtimestamp(now_s, UTC), outcome))
     if outcome.error is not None:
         raise outcome.error
 

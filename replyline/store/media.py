@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from replyline.jobs import MediaRef
@@ -32,11 +32,8 @@ class Media:
     stored_at: datetime | None
     uploaded_by: str | None
     """Of a file that a visitor uploaded: who they are at its channel."""
-
-    @property
-    def age_s(self) -> float:
-        """How long it has been known, in seconds, by this machine's clock."""
-        return max(0.0, (datetime.now(UTC) - self.created_at).total_seconds())
+    age_s: float
+    """How long it had been known when it was read, in seconds, by Postgres' clock, which noted when it came."""
 
     @property
     def ref(self) -> MediaRef:
@@ -79,22 +76,23 @@ INSERT INTO media
     (id, customer_id, channel_id, uploaded_by, kind, provider_id, mime_type, filename, sha256, size, path, state, stored_at)
 VALUES ($1, $2, $3, $4, $5, $1::uuid::text, $6, $7, $8, $9, $10, 'STORED', now())
 """
-_OF_CONVERSATION = """
-SELECT d.* FROM media d LEFT JOIN messages m ON m.id = d.message_id
+_COLUMNS = "d.*, extract(epoch FROM now() - d.created_at)::float8 AS age_s"
+_OF_CONVERSATION = f"""
+SELECT {_COLUMNS} FROM media d LEFT JOIN messages m ON m.id = d.message_id
 WHERE d.id = $1 AND d.customer_id = $2
   AND (m.conversation_id = $3 OR d.message_id IS NULL AND d.channel_id = $4 AND d.uploaded_by = $5)
-"""
+"""  # noqa: S608  as above
 _UNATTACHED = """
 SELECT count(*) FROM media
 WHERE id = ANY($1::uuid[]) AND customer_id = $2 AND channel_id = $3 AND uploaded_by = $4 AND message_id IS NULL
 """
-_GET = "SELECT * FROM media WHERE id = $1 AND customer_id = $2"
-_OF_MESSAGE = "SELECT * FROM media WHERE message_id = $1 AND customer_id = $2 ORDER BY id"
-_OF_TURN = """
-SELECT d.* FROM media d JOIN messages m ON m.id = d.message_id
+_GET = f"SELECT {_COLUMNS} FROM media d WHERE d.id = $1 AND d.customer_id = $2"  # noqa: S608  the constant above
+_OF_MESSAGE = f"SELECT {_COLUMNS} FROM media d WHERE d.message_id = $1 AND d.customer_id = $2 ORDER BY d.id"  # noqa: S608
+_OF_TURN = f"""
+SELECT {_COLUMNS} FROM media d JOIN messages m ON m.id = d.message_id
 WHERE m.conversation_id = $1 AND m.customer_id = $2 AND m.seq > $3 AND m.seq <= $4 AND m.deleted_at IS NULL AND d.kind = $5
 ORDER BY m.seq, d.id LIMIT $6
-"""
+"""  # noqa: S608  as above
 _OLD = """
 DELETE FROM media WHERE id IN (
     SELECT id FROM media

@@ -45,16 +45,32 @@ GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6
 """
 
 
-_COUNT_RECEIVED = """
-SELECT count(*) FROM usage_logs
-WHERE customer_id = $1 AND created_at >= $2 AND kind = 'message_received' AND channel_kind = $3
+# Postgres' month (UTC): what was received has its times, and a door whose clock is wrong is in another month.
+_OF_THIS_MONTH = """
+SELECT extract(epoch FROM (month.begins + interval '1 month') AT TIME ZONE 'UTC' - now())::float8 AS ends_in_s, (
+    SELECT count(*) FROM usage_logs
+    WHERE customer_id = $1 AND created_at >= month.begins AT TIME ZONE 'UTC' AND kind = 'message_received'
+      AND channel_kind = $2
+) AS received
+FROM (SELECT date_trunc('month', now() AT TIME ZONE 'UTC') AS begins) month
 """
 
 
-async def count_received(db: Database, *, customer_id: uuid.UUID, channel_kind: str, since: datetime) -> int:
-    """How many messages the customer received on one kind of channel."""
+@dataclass(frozen=True, slots=True)
+class ThisMonth:
+    """How many messages were received in the running month (UTC), and in how many seconds it ends."""
+
+    received: int
+    ends_in_s: float
+
+
+async def received_this_month(db: Database, *, customer_id: uuid.UUID, channel_kind: str) -> ThisMonth:
+    """What the customer received on one kind of channel in the month that Postgres' clock is in."""
     async with db.connection() as connection:
-        return int(await connection.fetchval(_COUNT_RECEIVED, customer_id, since, channel_kind))
+        record = await connection.fetchrow(_OF_THIS_MONTH, customer_id, channel_kind)
+    if record is None:
+        raise LookupError("a query that always has a row had none")
+    return ThisMonth(record["received"], record["ends_in_s"])
 
 
 async def sums(

@@ -277,6 +277,36 @@ async def _send_until_taken(scene: Scene, message: Outgoing, *, tries: int = 60)
     raise AssertionError("it was never taken")
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+async def test_the_adapters_process_has_no_key_and_no_address_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failed before: run beside the API with its environment, it had the secret key and the database's password."""
+    secrets = {
+        "REPLYLINE_SECRET_KEY": "the-key-of-all-secrets",
+        "REPLYLINE_ADMIN_KEY": "the-operators-own-key",
+        "DATABASE_URL": "postgresql://someone:hidden@127.0.0.1:9/none",
+        "REDIS_URL": "redis://:hidden@127.0.0.1:9/0",
+        "AWS_SECRET_ACCESS_KEY": "the-buckets-key",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    standin = EvolutionStandin()
+    await standin.start("127.0.0.1", 0)
+    process = await asyncio.to_thread(_start, standin, tmp_path, free_port())
+    try:
+        environment = Path(f"/proc/{process.pid}/environ").read_text(encoding="utf-8").split("\0")  # noqa: ASYNC240  a test may look
+    finally:
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, 20) == 0
+        assert process.stdout is not None
+        process.stdout.close()
+        await standin.close()
+    assert "LC_ALL=C.UTF-8" in environment
+    assert [one for one in environment if one.partition("=")[0] in secrets or "hidden" in one] == []
+
+
 def _start(standin: EvolutionStandin, folder: Path, port: int) -> "subprocess.Popen[bytes]":
     command = [
         *(sys.executable, "-m", "replyline", "evolution", "--url", standin.url, "--api-key", standin.api_key),

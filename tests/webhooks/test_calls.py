@@ -99,6 +99,17 @@ async def test_a_wait_until_a_date_is_understood(far_end: FarEnd, open_session: 
     assert 100 < error.after <= 120
 
 
+async def test_a_wait_until_a_date_is_counted_by_the_clock_that_set_it(
+    far_end: FarEnd, open_session: aiohttp.ClientSession
+) -> None:
+    """Failed before: two machines whose clocks are a day apart waited an hour, the longest there is, or not at all."""
+    answered, until_ = (email.utils.formatdate(time.time() + ahead_s, usegmt=True) for ahead_s in (86_400, 86_460))
+    far_end.then = [Say(503, headers={"Date": answered, "Retry-After": until_})]
+    error = (await deliver(open_session, far_end.url)).error
+    assert isinstance(error, RateLimited)
+    assert error.after == 60
+
+
 @pytest.mark.parametrize("asked", ["", "soon", "nan", "Wed, 99 Oct 2015 07:28:00 GMT"])
 async def test_a_wait_that_cannot_be_read_is_a_failure_like_any_other(
     asked: str, far_end: FarEnd, open_session: aiohttp.ClientSession

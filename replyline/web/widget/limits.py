@@ -3,7 +3,6 @@
 import asyncio
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from fastapi import Request
 
@@ -39,7 +38,7 @@ class WidgetLimits:
     def __init__(self, app: App) -> None:
         self._app = app
         self._begun: dict[uuid.UUID, None] = {}
-        self._counted: Recently[uuid.UUID, int] = Recently(ttl_s=_CAP_LOOKED_AT_S)
+        self._months: Recently[uuid.UUID, usage.ThisMonth] = Recently(ttl_s=_CAP_LOOKED_AT_S)
 
     async def new_visitor(self, site: Channel, request: Request) -> None:
         """Somebody unknown opens a widget.
@@ -117,23 +116,15 @@ class WidgetLimits:
         most = int(site.config.get("messages_per_month", "0"))
         if not most:
             return
-        now = datetime.now(UTC)
-        begun = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
-        async def read() -> int:
-            return await usage.count_received(
-                self._app.database, customer_id=site.customer_id, channel_kind="WIDGET", since=begun
+        async def read() -> usage.ThisMonth:
+            return await usage.received_this_month(
+                self._app.database, customer_id=site.customer_id, channel_kind="WIDGET"
             )
 
-        if (await self._counted.get(site.customer_id, read) or 0) >= most:
-            next_month = (
-                begun.replace(year=begun.year + 1, month=1)
-                if begun.month == 12
-                else begun.replace(month=begun.month + 1)
-            )
-            raise _too_often(
-                "monthly_limit", "the site's messages of this month are used up", (next_month - now).total_seconds()
-            )
+        month = await self._months.get(site.customer_id, read)
+        if month is not None and month.received >= most:
+            raise _too_often("monthly_limit", "the site's messages of this month are used up", month.ends_in_s)
 
     def _of_address(self, request: Request, what: str, limit: CountLimit | None) -> Sequence[Bucket]:
         """None for this machine itself: that is a proxy which `trusted_proxies` does not name, or somebody trying it out."""
