@@ -83,20 +83,18 @@ _HEAD_BYTES = 4096
 _LONGEST_WAIT_S = 3600.0
 # An endpoint that answers "again in 0 seconds" for ever uses up no attempt: it must not fill our tables meanwhile.
 _SHORTEST_WAIT_S = 5.0
-# What no endpoint is at, whatever Python's `is_global` says of it, which differs by release: the IANA special-purpose registries of
+# What no endpoint is at, whatever Python's `is_global` says, which differs by release: the IANA special-purpose registries of
 # IPv4 and IPv6 (those that reach a router, a relay or a translator too: 192.88.99.0/24, 2002::/16, 64:ff9b::/96), and ranges that
 # are not in them but may lead to an IPv4 address or a router inside: IPv4-compatible (RFC 4291), IPv4-translated (RFC 2765),
 # site-local (RFC 3879), and what Azure answers its own machines at. IPv4-mapped addresses are looked at as IPv4.
-_INSIDE = tuple(
-    ipaddress.ip_network(text)
-    for text in """
-    0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 192.31.196.0/24
-    192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 240.0.0.0/4
-    ::/96 64:ff9b::/96 64:ff9b:1::/48 100::/64 100:0:0:1::/64 2001::/23 2001:db8::/32 2002::/16 2620:4f:8000::/48 3fff::/20
-    5f00::/16 fc00::/7 fe80::/10
-    ::ffff:0:0:0/96 fec0::/10 168.63.129.16/32
-    """.split()
-)
+_RANGES_INSIDE = """
+0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 192.31.196.0/24
+192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 240.0.0.0/4
+::/96 64:ff9b::/96 64:ff9b:1::/48 100::/64 100:0:0:1::/64 2001::/23 2001:db8::/32 2002::/16 2620:4f:8000::/48 3fff::/20
+5f00::/16 fc00::/7 fe80::/10
+::ffff:0:0:0/96 fec0::/10 168.63.129.16/32
+"""
+_INSIDE = tuple(ipaddress.ip_network(text) for text in _RANGES_INSIDE.split())
 
 
 class RefusedAddress(OSError):

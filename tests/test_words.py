@@ -123,7 +123,9 @@ def test_secrets_and_personal_text_are_redacted(secret: str) -> None:
 _WAMID = "wamid.HBgLMTY1MDU1NTEyMzQVAgARGBI5QTNDQTVCM0Q0Q0Q2RTY3RTcA"
 
 
-@pytest.mark.parametrize("said", [_WAMID, f"{_WAMID}==", f"v25.0/{_WAMID}", f"'{_WAMID}'", f"{_WAMID}+/x-_", f"[{_WAMID}]"])
+@pytest.mark.parametrize(
+    "said", [_WAMID, f"{_WAMID}==", f"v25.0/{_WAMID}", f"'{_WAMID}'", f"{_WAMID}+/x-_", f"[{_WAMID}]"]
+)
 def test_a_message_id_of_whatsapp_is_redacted_as_it_holds_a_number(said: str) -> None:
     """Failed before: base64 of the person's telephone number was kept in dead letters and logs."""
     redacted = redact(f"the message {said} was refused")

@@ -31,7 +31,7 @@ asyncio.run(main(*sys.argv[1:]))
 async def test_the_age_of_a_file_and_the_running_month_are_those_of_postgres(
     database: Database, database_url: str
 ) -> None:
-    """Failed before: a process 40 days ahead counted another month, and took every file that just came for too old to wait for."""
+    """Failed before: a process 40 days ahead counted another month, and took a file that just came for too old."""
     scene = await make_scene(database)
     message = await scene.hear("look", media=MediaRef(kind="image", provider_id="1"))
     months_end = await scene.value(

@@ -92,7 +92,9 @@ def test_no_range_of_special_purpose_is_delivered_to(network: ipaddress.IPv4Netw
             check_url(f"https://{host}/", allow_private=False)
 
 
-@pytest.mark.parametrize("host", ["192.0.1.0", "168.63.129.15", "168.63.129.17", "[2001:200::1]", "[2003::1]", "[::ffff:8.8.8.8]"])
+@pytest.mark.parametrize(
+    "host", ["192.0.1.0", "168.63.129.15", "168.63.129.17", "[2001:200::1]", "[2003::1]", "[::ffff:8.8.8.8]"]
+)
 def test_the_neighbours_of_special_ranges_are_on_the_internet(host: str) -> None:
     check_url(f"https://{host}/", allow_private=False)
 

@@ -5,6 +5,7 @@ import time
 import uuid
 
 import msgspec
+import pytest
 
 from replyline.store.database import Database
 from tests.make import CLOUD_SECRETS, make_channel

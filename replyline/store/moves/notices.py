@@ -146,9 +146,7 @@ async def opt_out(connection: Connection, refused: Sequence[RefusedMarketing], o
         [one.at for one in refused],
     )
     for record in records:
-        data = _preferred(
-            record["id"], dict(record["identities"]), record["marketing_changed_at"], opted_out=True
-        )
+        data = _preferred(record["id"], dict(record["identities"]), record["marketing_changed_at"], opted_out=True)
         said = [("contact.updated", data)]
         await _announce(connection, record["channel_id"], record["customer_id"], said, outbox)
 
