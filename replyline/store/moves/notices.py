@@ -126,7 +126,7 @@ async def take_preference(
     changed_at = await connection.fetchval(_PREFER, contact_id, customer_id, wish.opted_out, at)
     if changed_at is None:
         return False
-    names = {identity.kind: identity.value for identity in wish.identities}
+    names: dict[str, str] = {identity.kind: identity.value for identity in wish.identities}
     data = _preferred(contact_id, names, changed_at, opted_out=wish.opted_out)
     await _announce(connection, channel_id, customer_id, [("contact.updated", data)], outbox)
     return True
