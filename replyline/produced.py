@@ -39,10 +39,11 @@ class Produced:
 _names_decoder = msgspec.json.Decoder(_Names)
 
 
-def read_produced(data: bytes) -> Produced:
+def read_produced(data: bytes, *, repeats: bool = False) -> Produced:
     """Read what a producer added. `''` as conversationId is none; `messageId` is the producer's own id of the message.
 
-    Half of a surrogate pair becomes U+FFFD.
+    Half of a surrogate pair becomes U+FFFD. With `repeats` it is an iteration of a job scheduler, whose data is always the same:
+    then an id in it would make all iterations one message, and is left out; the id of an iteration's job tells it apart.
 
     Raises:
         msgspec.ValidationError: a field is missing or does not fit; the message names it.
@@ -55,7 +56,7 @@ def read_produced(data: bytes) -> Produced:
     fields = {name: value for name, value in _fields(data).items() if name not in _OURS}
     fields["chatbotId"] = NOT_FOUND_YET
     fields["traceId"] = as_id(names.trace_id)
-    fields["externalMessageId"] = names.external_message_id or names.message_id or None
+    fields["externalMessageId"] = None if repeats else names.external_message_id or names.message_id or None
     return Produced(msgspec.convert(fields, IncomingMessageJob), names.chatbot_id, names.conversation_id or None)
 
 

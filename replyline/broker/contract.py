@@ -89,6 +89,8 @@ class ActiveJob:
     """How often a worker was lost while it held the job."""
     retried: bool
     """Whether it had ended as failed, and one of BullMQ's tools let it run again."""
+    scheduler: str | None
+    """The job scheduler of which this is an iteration; None for any other job."""
     deferred_failure: str | None
     """Set when workers were lost under this job more often than allowed; the handler decides what to do."""
 

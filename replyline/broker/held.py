@@ -33,6 +33,8 @@ _BACK = ("active", "wait", "stalled", "paused", "meta", "limiter", "prioritized"
 # The whole history is in Postgres; BullMQ's tools are shown the newest.
 _STACKS_SHOWN = 10
 _LOG_LINES_KEPT = 20
+# One number a minute for completed and failed jobs each: BullMQ's MetricsTime.TWO_WEEKS.
+_METRICS_MINUTES = 14 * 24 * 60
 
 
 class _Options(msgspec.Struct):
@@ -92,6 +94,7 @@ def _held(queue: str, job_id: str, fields: "Mapping[Reply, Reply]") -> Held:
             stalled=_number(fields.get(b"stc")),
             # A failed attempt sets the reason with the number of attempts, and only BullMQ's scripts for Retry remove it.
             retried=b"failedReason" not in fields and (b"atm" in fields or b"stacktrace" in fields),
+            scheduler=_text(fields.get(b"rjk")) or None,
             deferred_failure=None if deferred is None else _text(deferred),
         ),
         options=_bytes(fields.get(b"opts")),
@@ -231,7 +234,7 @@ class Ender:
                 "keepJobs": _keep_jobs(keep, self._keep[target]),
                 "attempts": int(said.attempts),
                 "attemptsMade": 0,
-                "maxMetricsSize": "",
+                "maxMetricsSize": _METRICS_MINUTES,
                 "fpof": False,
                 "cpof": False,
                 "idof": False,

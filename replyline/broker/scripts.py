@@ -66,6 +66,7 @@ PROMOTE = _script("promote-9")
 REMOVE = _script("removeJob-2")
 CLEAN = _script("cleanJobsInSet-3")
 ADD_LOG = _script("addLog-2")
+UPDATE_JOB_SCHEDULER = _script("updateJobScheduler-12")
 PACE_SLOT = _own_script("paceSlot", keys=7)
 PACE_BLOCK = _own_script("paceBlock", keys=2)
 LIVE_BEGIN = _own_script("liveBegin", keys=2)
@@ -96,6 +97,7 @@ SCRIPTS = (
     REMOVE,
     CLEAN,
     ADD_LOG,
+    UPDATE_JOB_SCHEDULER,
     PACE_SLOT,
     PACE_BLOCK,
     LIVE_BEGIN,

@@ -18,6 +18,7 @@ from replyline.broker.fetching import Fetcher
 from replyline.broker.held import Ender, Held
 from replyline.broker.keys import Keys
 from replyline.broker.leases import Leases
+from replyline.broker.schedules import Scheduling
 from replyline.broker.wire import Reply
 from replyline.redaction import redact
 from replyline.supervision import Supervisor
@@ -53,6 +54,7 @@ class Worker:
         rate_limit: tuple[int, float] | None,
         keep_completed_s: int,
         keep_failed_s: int,
+        schedulers: bool,
     ) -> None:
         if concurrency < 1:
             raise ValueError("a worker needs at least one slot")
@@ -62,6 +64,7 @@ class Worker:
         self._queue = keys.queue
         self._handler = handler
         self._concurrency = concurrency
+        self._scheduling = Scheduling(connection, keys, allowed=schedulers)
         self._commands = Ender(
             keys,
             token=token,
@@ -181,6 +184,8 @@ class Worker:
             if self._closing:  # fetched at the last moment, nothing has begun: another worker can have it at once
                 await self._hand_back_unbegun(current.job.id)
                 return
+            if current.job.scheduler is not None:
+                await self._scheduling.go_on(current)
             outcome = await self._handle(current.job)
             # A cancelled end leaves the job in the books, so that its lock is kept until `close` has handed it back.
             following = await self._end(current, outcome)

@@ -110,7 +110,7 @@ class Executor(Generic[J]):
             if self._queue != INCOMING_MESSAGES:
                 raise Permanent("jobs of this queue are Replyline's own", reason="foreign_job")
             try:
-                produced = read_produced(active.data)
+                produced = read_produced(active.data, repeats=active.scheduler is not None)
             except (msgspec.DecodeError, msgspec.ValidationError) as error:
                 raise Permanent(f"the payload cannot be read: {error}", reason="unreadable_payload") from error
             async with self._app.database.transaction() as connection:

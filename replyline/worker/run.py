@@ -12,7 +12,7 @@ import structlog
 
 from replyline.app import App
 from replyline.broker import Handler, Worker
-from replyline.jobs import Job
+from replyline.jobs import INCOMING_MESSAGES, Job
 from replyline.processors import PROCESSORS, Processor
 from replyline.worker.customer_deletions import CustomerDeletions
 from replyline.worker.deletions import Deletions
@@ -53,6 +53,7 @@ def make_workers(app: App, queues: Sequence[str], concurrency: Mapping[str, int]
                 rate_limit=None if limit is None else (limit.jobs, limit.duration_s),
                 keep_completed_s=spec.keep_completed_s,
                 keep_failed_s=spec.keep_failed_s,
+                schedulers=queue == INCOMING_MESSAGES,  # in the others, nobody else's jobs are done
             )
         )
     return workers

@@ -1,5 +1,5 @@
 // What the conformance tests ask of BullMQ for Node: `node node.mjs ROLE ENDPOINT QUEUE [SCENARIO]`, answers as lines of JSON.
-import { Queue, QueueEvents, Worker, DelayedError, UnrecoverableError } from 'bullmq';
+import { Queue, QueueEvents, Worker, DelayedError, MetricsTime, UnrecoverableError, defaultRepeatStrategy } from 'bullmq';
 
 const [role, endpoint, queueName, scenarioName] = process.argv.slice(2);
 const connection = { ...JSON.parse(endpoint), maxRetriesPerRequest: null };
@@ -21,7 +21,8 @@ async function until(condition) {
 }
 
 async function worked(queue, handler, states) {
-  const worker = new Worker(queueName, handler, { connection, concurrency: 1, name: 'w' });
+  const metrics = { maxDataPoints: MetricsTime.TWO_WEEKS };
+  const worker = new Worker(queueName, handler, { connection, concurrency: 1, name: 'w', metrics });
   await until(async () => {
     const counts = await queue.getJobCounts();
     return Object.entries(states).every(([state, count]) => counts[state] === count);
@@ -86,6 +87,15 @@ const scenarios = {
     await (await queue.getJob('later')).promote();
     await queue.remove('a');
   },
+  async scheduled(queue) {
+    const repeat = { pattern: '0 0 1 1 *', tz: 'Europe/Berlin', limit: 5, endDate: Date.UTC(2100, 0, 1) };
+    const template = { name: 'answer', data: { n: 1 }, opts: options({ priority: 3 }) };
+    await (await queue.upsertJobScheduler('new-year', repeat, template)).promote();
+  },
+  async schedule(queue) {
+    await scenarios.scheduled(queue);
+    await worked(queue, async () => ({ ok: 1 }), { completed: 1, delayed: 1 });
+  },
   async drain(queue) {
     await queue.add('answer', { n: 1 }, options({ jobId: 'a', priority: 3 }));
     await queue.add('answer', { n: 1 }, options({ jobId: 'b' }));
@@ -135,6 +145,20 @@ const roles = {
     say({ ready: true });
     await new Promise((resolve) => process.stdin.on('end', resolve).resume());
     await events.close();
+  },
+  async upsert(queue) {
+    const { id, repeat, template } = JSON.parse(scenarioName);
+    await queue.upsertJobScheduler(id, repeat, { name: 'answer', data: { n: 1 }, ...template });
+    say({ done: true });
+  },
+  async schedulers(queue) {
+    say(await queue.getJobSchedulers());
+  },
+  async metrics(queue) {
+    say({ completed: await queue.getMetrics('completed'), failed: await queue.getMetrics('failed') });
+  },
+  async due() {
+    say(JSON.parse(scenarioName).map(([afterMs, repeat]) => defaultRepeatStrategy(afterMs, repeat)));
   },
   async read(queue) {
     const jobs = await queue.getJobs(['completed', 'failed', 'delayed', 'prioritized', 'wait', 'active']);

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,7 +17,9 @@ from tests.broker.scene import Client
 
 FOLDER = Path(__file__).parent
 _ANSWER_S = 20.0
-_TIMES = {"timestamp", "processedOn", "finishedOn"}
+_TIMES = {"timestamp", "processedOn", "finishedOn", "prevTS", "prevCount"}
+# The numbers of each minute; `metrics:completed` counts what they are made of.
+_METRICS = re.compile(r"metrics:(completed|failed):data")
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
@@ -71,14 +74,14 @@ async def left_behind(redis: Client, queue: str) -> Mapping[str, object]:
     """Every key of a queue with its type and content.
 
     Left out is what depends on the moment and not on the protocol: clock times, the marker (a sign that is taken or not yet
-    taken), the stalled check's timer, the version that a Node `Queue` writes about itself, and the `jobId` in the options that
-    repeats the id.
+    taken), the stalled check's timer, the minutes of the metrics, the version that a Node `Queue` writes about itself, and the
+    `jobId` in the options that repeats the id.
     """
     prefix = f"bull:{queue}:"
     found: dict[str, object] = {}
     for key in sorted(await redis.keys(f"{prefix}*")):
         name = key.removeprefix(prefix)
-        if name not in {"marker", "stalled-check"}:
+        if name not in {"marker", "stalled-check"} and not _METRICS.fullmatch(name):
             found[name] = await _content(redis, key, name)
     return found
 
@@ -107,7 +110,10 @@ def _hash(fields: Mapping[str, str]) -> Mapping[str, object]:
     for name in _TIMES & shown.keys():
         shown[name] = "a time"
     if "opts" in fields:
-        shown["opts"] = {name: value for name, value in json.loads(fields["opts"]).items() if name != "jobId"}
+        options = json.loads(fields["opts"])
+        shown["opts"] = {name: value for name, value in options.items() if name not in {"jobId", "timestamp", "delay"}}
+        if "rjk" in fields:  # an iteration of a scheduler is delayed until its time
+            shown["delay"] = "a time"
     if "stacktrace" in fields:  # the text is the language's own
         shown["stacktrace"] = len(json.loads(fields["stacktrace"]))
     shown.pop("version", None)
