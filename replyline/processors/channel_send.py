@@ -9,7 +9,7 @@ from replyline.channels import CHANNELS, Accepted, Channel, ChannelAccount, Outg
 from replyline.contents import Template, in_words
 from replyline.errors import ChannelDown, Permanent, RateLimited, Temporary
 from replyline.jobs import ChannelKind, WhatsAppCloudSendJob, WhatsAppQrSendJob
-from replyline.store.moves.claim import Claim, Outbound, claim_repeat, mark_sending, mark_unknown
+from replyline.store.moves.claim import Claim, Outbound, claim_repeat, mark_sending, mark_unknown, take_over
 from replyline.store.moves.give_up import Consequence
 from replyline.store.moves.health import DEGRADED, Held, Hold
 from replyline.store.moves.settle import Outcome, Settle
@@ -27,6 +27,9 @@ _KINDS: dict[type, ChannelKind] = {WhatsAppCloudSendJob: "WHATSAPP_CLOUD", Whats
 
 async def process(job: WhatsAppCloudSendJob | WhatsAppQrSendJob, run: Run, app: App) -> None:
     """Send the message, unless it was sent already, may not be, or its channel is down; settle what became of it."""
+    if job.to is not None:
+        async with app.database.connection() as connection:
+            await take_over(connection, run)
     # By the same run until Postgres answers: a claim that was committed unheard would look like another run's send.
     message = await persist(app.moves.claim, Claim(run, CHANNELS[_KINDS[type(job)]].repeat_is_safe), for_s=_CLAIM_FOR_S)
     if message is None:
@@ -121,7 +124,8 @@ async def _require_claim(app: App, run: Run, channel: Channel, account: ChannelA
         Permanent: they have, and the channel is set to give up then.
     """
     patience_s = app.settings.reconcile_after_s
-    if message.status == "UNKNOWN" and not channel.repeat_is_safe:
+    repeat_is_safe = channel.repeat_is_safe and not message.handed_over
+    if message.status == "UNKNOWN" and not repeat_is_safe:
         left_s = patience_s - message.unknown_for_s
         if left_s > 0:
             raise _unknown("a status may still tell what became of it", left_s)
@@ -131,7 +135,7 @@ async def _require_claim(app: App, run: Run, channel: Channel, account: ChannelA
             mine = await claim_repeat(connection, run, message)
         if not mine:
             raise _unknown("another run is repeating it", patience_s)
-    elif not (message.claimed or message.handed_over) and (message.claimed_before is None or channel.repeat_is_safe):
+    elif not (message.claimed or message.handed_over) and (message.claimed_before is None or repeat_is_safe):
         raise _unknown("another run has just claimed it", _LOOK_AGAIN_S)
     elif not message.claimed:
         await _mark_unknown(app, message)

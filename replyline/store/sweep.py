@@ -37,9 +37,11 @@ ORDER BY run_at, id LIMIT $4
 
 # Never generation 0 again, because the lost one may have run: whoever runs this one must look before it acts. A later one says
 # that already: it is added under the same id, so that generations do not pile up while something is wrong with Redis. Only where
-# BullMQ keeps that id as ended, or has lost everything while it may have run, is the next generation needed.
+# BullMQ keeps that id as ended, or has lost everything while it may have run, is the next generation needed. A job with a
+# recipient in it was made for an external worker, who may have had it.
 _REPUBLISH = """
-UPDATE jobs j SET generation = CASE WHEN r.anew THEN j.generation + 1 ELSE greatest(j.generation, 1) END
+UPDATE jobs j SET generation = CASE WHEN r.anew THEN j.generation + 1 ELSE greatest(j.generation, 1) END,
+    handed_over_at = CASE WHEN j.payload ? 'to' THEN coalesce(j.handed_over_at, now()) ELSE j.handed_over_at END
 FROM unnest($1::uuid[], $2::int[], $3::bool[]) AS r (id, generation, anew)
 WHERE j.id = r.id AND j.generation = r.generation AND j.state = 'WAITING' AND j.run_at < now()
 RETURNING j.id, j.queue, j.name, j.payload::text AS payload, j.priority::int AS priority, j.generation

@@ -11,6 +11,7 @@ from replyline.app import App
 from replyline.broker import Publication
 from replyline.store.chatbots import Chatbot
 from replyline.store.database import Database
+from replyline.store.moves.dead_letters import NotReplayable
 from tests.make import make_channel, make_chatbot, make_customer
 from tests.retried import retry
 from tests.running import settings_for, working
@@ -182,3 +183,17 @@ async def test_retry_of_a_producers_job_that_could_not_be_accepted_accepts_it_wh
 
 
 _STARTS = ("HGET", "bull:incoming-messages:bad-x", "ats")
+
+
+async def test_a_replay_of_a_job_that_was_never_accepted_is_refused_with_what_to_do(
+    database: Database, database_url: str, valkey_url: str
+) -> None:
+    async with working(settings_for(valkey_url, database_url)) as app:
+        await _produce(app, "no-bot-x")
+        (dead,) = await until(lambda: _rows(database, "SELECT id FROM jobs WHERE state = 'DEAD'"))
+        with pytest.raises(NotReplayable, match=r"never accepted.*Retry it in BullMQ"):
+            await app.replay(dead["id"], customer_id=None)
+        assert len(await _dead(database)) == 1
+        await _bot(database)
+        await retry(valkey_url, "incoming-messages", "no-bot-x")
+        assert await until(lambda: _received(database, 1))

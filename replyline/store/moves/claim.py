@@ -17,7 +17,10 @@ from replyline.store.outbox import Outbox
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A run that wants to send. If a repeat is safe (the receiver recognises it), it takes over the claim of an earlier run."""
+    """A run that wants to send. If a repeat is safe (the receiver recognises it), it takes over the claim of an earlier run.
+
+    No receiver of ours recognises what an external worker has sent.
+    """
 
     run: Run
     repeat_is_safe: bool
@@ -62,7 +65,8 @@ WITH asked AS (
 ), claimed AS (
     UPDATE jobs j SET send_run = r.run_id FROM asked r
     WHERE j.id = r.job_id AND j.state = 'WAITING' AND j.generation <= r.generation
-      AND (j.send_run IS NULL AND j.handed_over_at IS NULL OR j.send_run = r.run_id OR r.repeat_is_safe)
+      AND (j.send_run IS NULL AND j.handed_over_at IS NULL OR j.send_run = r.run_id
+           OR r.repeat_is_safe AND j.handed_over_at IS NULL)
     RETURNING j.id
 )
 SELECT r.ord, m.id AS message_id, m.conversation_id, m.customer_id, m.channel_id, m.status, m.content, m.body::text AS body,
@@ -99,6 +103,14 @@ _UNKNOWN = """
 UPDATE messages SET status = 'UNKNOWN', unknown_since = now()
 WHERE id = $1 AND customer_id = $2 AND status IN ('QUEUED', 'SENDING') AND accepted_at IS NULL
 """
+# What only an external worker needs goes, so that this is asked once: the first time that a worker of ours has the job. Whoever
+# published it again (a replay, an operator's decision) has decided whether it may be sent.
+_TAKE_OVER = """
+UPDATE jobs
+SET payload = payload - '{channel,channelId,channelExternalId,to,content,body,quotes}'::text[],
+    handed_over_at = CASE WHEN $2 = 0 THEN coalesce(handed_over_at, now()) ELSE handed_over_at END
+WHERE id = $1 AND state = 'WAITING' AND generation <= $2 AND payload ? 'to'
+"""
 _SENDING = (
     "UPDATE messages SET status = 'SENDING' WHERE id = $1 AND customer_id = $2 AND status = 'QUEUED' RETURNING id"
 )
@@ -131,6 +143,11 @@ async def claim_repeat(connection: Connection, run: Run, message: Outbound) -> b
     return bool(
         await connection.fetchval(_CLAIM_REPEAT, run.job_id, run.id, run.generation, before, message.customer_id)
     )
+
+
+async def take_over(connection: Connection, run: Run) -> None:
+    """A job that was made for an external worker is ours now, and may have been done by one that never told."""
+    await connection.execute(_TAKE_OVER, run.job_id, run.generation)
 
 
 async def mark_unknown(connection: Connection, message_id: uuid.UUID, *, customer_id: uuid.UUID) -> None:

@@ -28,7 +28,7 @@ class DeadLetter:
 
 _FIND = """
 SELECT id, queue, name, payload::text AS payload, conversation_id, message_id, priority::int AS priority, generation,
-       payload ->> 'eventId' AS event_id
+       payload ->> 'eventId' AS event_id, customer_id IS NULL AND dedupe_key LIKE 'bullmq:%' AS never_accepted, reason
 FROM jobs WHERE id = $1 AND state = 'DEAD' AND ($2::uuid IS NULL OR customer_id = $2)
 """
 
@@ -43,6 +43,11 @@ WHERE id = $1 AND state = 'DEAD'
 RETURNING generation
 """
 
+_NEVER_ACCEPTED = (
+    "this job of another producer was never accepted ({}), so there is nothing to run again: when the cause is gone, "
+    "Retry it in BullMQ (bull-board), which reads its data anew, or let the producer add it again; "
+    "then discard this dead letter if it is left"
+)
 _OTHER_TURN = "SELECT 1 FROM jobs WHERE conversation_id = $1 AND queue = $2 AND state = 'WAITING'"
 _REQUEUE_MESSAGE = """
 UPDATE messages SET status = 'QUEUED', failed_at = NULL, error_reason = NULL, error_detail = NULL
@@ -64,11 +69,13 @@ async def replay(
 
     Raises:
         NotReplayable: no such dead letter of this customer, its message was delivered meanwhile, or its conversation is being
-            answered at the moment.
+            answered at the moment, or it is a producer's job that was never accepted.
     """
     found = await connection.fetchrow(_FIND, job_id, customer_id)
     if found is None:
         raise NotReplayable(f"there is no dead letter {job_id}")
+    if found["never_accepted"]:
+        raise NotReplayable(_NEVER_ACCEPTED.format(found["reason"]))
     conversation_id = found["conversation_id"]
     locked = await lock_conversations(connection, [conversation_id])
     conversation = locked.get(conversation_id)
