@@ -8,6 +8,8 @@ from datetime import datetime
 import asyncpg
 import msgspec
 
+from replyline.contents import Content, decode_content
+from replyline.inbound_content import InboundContent, decode_inbound
 from replyline.store.database import Connection, Database
 from replyline.store.outbox import Outbox
 
@@ -34,6 +36,10 @@ class LogEntry:
     """Of a visitor's message: the id that the page gave it."""
     created_at: datetime
     attachments: tuple[Attachment, ...]
+    body: Content | InboundContent | None
+    """What it holds besides its words: `Content` of our messages, `InboundContent` of the visitor's."""
+    quotes: uuid.UUID | None
+    """The message that it replies to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class LogHead:
 
 _READ = """
 SELECT r.ord, m.id, m.log_seq AS seq, m.role, m.content, m.status, m.external_id, m.created_at,
-       files_of(m.id)::text AS attachments
+       files_of(m.id)::text AS attachments, m.direction, m.body::text AS body, m.quotes
 FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::int[]) WITH ORDINALITY
   AS r (conversation_id, customer_id, after, wanted, ord)
 CROSS JOIN LATERAL (
@@ -67,9 +73,14 @@ CROSS JOIN LATERAL (
 ORDER BY r.ord, m.log_seq
 """
 _BEFORE = """
-SELECT m.id, m.log_seq AS seq, m.role, m.content, m.status, m.external_id, m.created_at, files_of(m.id)::text AS attachments
+SELECT m.id, m.log_seq AS seq, m.role, m.content, m.status, m.external_id, m.created_at, files_of(m.id)::text AS attachments,
+       m.direction, m.body::text AS body, m.quotes
 FROM messages m
 WHERE m.conversation_id = $1 AND m.customer_id = $2 AND m.log_seq < $3 ORDER BY m.log_seq DESC LIMIT $4
+"""
+_CONTENT = """
+SELECT body::text FROM messages
+WHERE id = $1 AND conversation_id = $2 AND customer_id = $3 AND direction = 'OUTBOUND' AND log_seq IS NOT NULL
 """
 _HEADS = "SELECT id, log_seq, owner FROM conversations WHERE id = ANY($1::uuid[])"
 
@@ -97,6 +108,15 @@ async def before(
     return [_entry(record) for record in reversed(records)]
 
 
+async def content_of(
+    db: Database, message_id: uuid.UUID, *, conversation_id: uuid.UUID, customer_id: uuid.UUID
+) -> Content | None:
+    """What a message of ours in this log holds besides its words; None where it holds nothing or there is no such message."""
+    async with db.connection() as connection:
+        body: str | None = await connection.fetchval(_CONTENT, message_id, conversation_id, customer_id)
+    return None if body is None else decode_content(body.encode())
+
+
 async def heads(db: Database, conversation_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, LogHead]:
     """How long each log is; a conversation that has not begun is left out. For readers whose right to it was checked."""
     async with db.connection() as connection:
@@ -106,6 +126,10 @@ async def heads(db: Database, conversation_ids: Sequence[uuid.UUID]) -> dict[uui
 
 def _entry(record: asyncpg.Record) -> LogEntry:
     files = record["attachments"]
+    body: Content | InboundContent | None = None
+    if record["body"] is not None:
+        raw = record["body"].encode()
+        body = decode_inbound(raw) if record["direction"] == "INBOUND" else decode_content(raw)
     return LogEntry(
         id=record["id"],
         seq=record["seq"],
@@ -115,4 +139,6 @@ def _entry(record: asyncpg.Record) -> LogEntry:
         external_id=record["external_id"],
         created_at=record["created_at"],
         attachments=msgspec.json.decode(files, type=tuple[Attachment, ...]) if files else (),
+        body=body,
+        quotes=record["quotes"],
     )

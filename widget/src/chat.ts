@@ -19,7 +19,7 @@ import { createSession } from './session';
 import type { Storage } from './storage';
 import { createStream } from './stream';
 import { uuid } from './uuid';
-import type { Accepted, Attachment, Config, Delta, Identity, Message, Owner, Page } from './wire';
+import type { Accepted, Attachment, Choice, Config, Delta, Identity, Message, Owner, Page } from './wire';
 
 const PAGE_SIZE = 30;
 /** A break that ends sooner than this is not shown. */
@@ -60,7 +60,7 @@ export interface Chat {
   /** Whether the visitor has the messages before their eyes. */
   watched(isWatched: boolean): void;
   /** False if there are too many unsent messages already. */
-  send(text: string, attachments: Attachment[]): boolean;
+  send(text: string, attachments: Attachment[], choice?: Choice): boolean;
   retry(clientId: string): void;
   discard(clientId: string): void;
   loadOlder(): Promise<void>;
@@ -263,10 +263,10 @@ export function createChat(options: ChatOptions): Chat {
   async function sendNext(): Promise<number | null> {
     const item = outbox.next();
     if (!item) return 0;
-    const { client_id, text } = item;
+    const { client_id, text, choice } = item;
     try {
       const attachments = item.attachments.map((attachment) => attachment.id);
-      const accepted = await session.call('/messages', { json: { client_id, text, attachments } }, asJson<Accepted>);
+      const accepted = await session.call('/messages', { json: { client_id, text, attachments, choice } }, asJson<Accepted>);
       takeOut(client_id);
       options.tell('sent', { id: accepted.id, client_id });
       return 0;
@@ -338,10 +338,10 @@ export function createChat(options: ChatOptions): Chat {
       isWatched = now;
       acknowledge();
     },
-    send(text, attachments) {
+    send(text, attachments, choice) {
       const client_id = uuid();
       const created_at = new Date().toISOString();
-      const item = { client_id, text, attachments, created_at, state: 'sending' as const, reason: '', owner: owner() };
+      const item = { client_id, text, attachments, choice: choice ?? null, created_at, state: 'sending' as const, reason: '', owner: owner() };
       if (!outbox.add(item)) return false;
       showOutbox();
       stream.start();

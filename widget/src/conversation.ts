@@ -4,13 +4,14 @@
  * Messages are known by their id, and the page's own also by the client_id it gave them, so that whatever comes twice
  * (stream, history, poll, another tab) is shown once.
  */
-import type { Attachment, Author, Delta, Message, Owner, Page } from './wire';
+import type { Attachment, Author, Choice, Delta, Message, Owner, Page } from './wire';
 
 /** One of the page's own messages that is not yet in the log. */
 export interface Pending {
   client_id: string;
   text: string;
   attachments: Attachment[];
+  choice?: Choice | null;
   created_at: string;
   state: 'sending' | 'waiting' | 'refused' | 'accepted';
   reason: string;

@@ -10,6 +10,7 @@ const PATHS = {
   attach: 'M12 5v14M5 12h14',
   file: 'M6 3h8l5 5v13H6zM14 3v5h5',
   download: 'M12 4v11M7 10l5 5 5-5M5 20h14',
+  check: 'M5 12.5l4.5 4.5L19 7.5',
   clock: 'M12 3a9 9 0 1 0 .1 0zM12 7v5l3 3',
 };
 

@@ -4,6 +4,7 @@ import { button, h, set, setText } from './dom';
 import { icon } from './icons';
 import type { Look } from './look';
 import { renderMarkdown } from './markup';
+import { fileOf, optionsOf } from './offer';
 import { rowsOf } from './rows';
 import type { Row } from './rows';
 import { formatSize } from './texts';
@@ -22,6 +23,8 @@ interface Shown {
   avatar: HTMLElement;
   body: HTMLElement;
   meta: HTMLElement;
+  /** Shows which option was chosen. */
+  mark: (chosen?: string) => void;
   /** What the body and the line under it were made of. */
   content: string;
   status: string;
@@ -129,14 +132,16 @@ export function createLog({ chat, t, dates, preview, notice }: LogOptions): Log 
       set(item, 'part', row.key);
       set(item, 'data-testid', row.key);
     }
-    const made = { item, avatar, body, meta, content: '', status: '' };
+    const made = { item, avatar, body, meta, mark: () => {}, content: '', status: '' };
     shown.set(row.key, made);
     return made;
   }
 
   function update(its: Shown, row: Row): void {
     const { item, body, meta } = its;
-    const { state, text, attachments } = row;
+    const { state, attachments } = row;
+    const offer = row.content;
+    const text = offer?.text ?? row.text;
     const isOwn = row.author === 'user';
     const isUnsent = state === 'sending' || state === 'waiting' || state === 'refused';
     set(item, 'data-id', row.id);
@@ -146,13 +151,30 @@ export function createLog({ chat, t, dates, preview, notice }: LogOptions): Log 
     item.classList.toggle('first', row.isFirst);
     item.classList.toggle('last', row.isLast || isUnsent);
 
-    const content = text + JSON.stringify(attachments);
+    const content = text + JSON.stringify([attachments, offer]);
     if (its.content !== content) {
       its.content = content;
       body.replaceChildren(...attachments.map(attachment));
-      if (text) body.prepend(h('div', 'bubble', { dir: 'auto' }, ...(isOwn ? [text] : renderMarkdown(text))));
+      if (text) {
+        const said: (Node | string)[] = isOwn ? [text] : renderMarkdown(text);
+        if (offer?.header) said.unshift(h('p', '', {}, h('strong', '', {}, offer.header)));
+        if (offer?.footer) said.push(h('p', 'footer', {}, offer.footer));
+        body.prepend(h('div', 'bubble', { dir: 'auto' }, ...said));
+      }
       else if (state === 'streaming') body.append(h('div', 'bubble dots', {}, h('i'), h('i'), h('i'), h('span', 'hidden', {}, t('Writing…'))));
+      if (offer?.file) body.prepend(fileOf(offer, t));
+      if (offer?.sections.length) {
+        const options = optionsOf(offer, ({ id, title }) => {
+          if (!chat.send(title, [], { message_id: row.id, option_id: id })) return notice(t('Connection lost. Reconnecting…'));
+          // The button that had the focus is disabled now.
+          scroller.focus();
+        });
+        body.append(options.element);
+        its.mark = options.mark;
+      }
     }
+
+    its.mark(row.chosen);
 
     const status = state + row.reason + row.isNewestOwn;
     if (its.status === status) return;

@@ -146,7 +146,7 @@ function withBreaks(text: string): Node[] {
   return text.split(/ *\n/).flatMap((part, i): Node[] => [...(i ? [{ tag: 'br' as const, children: [] }] : []), ...(part ? [part] : [])]);
 }
 
-function safeHref(url: string | undefined): string | null {
+export function safeHref(url: string | undefined): string | null {
   try {
     const { protocol, href } = new URL(url!);
     return ['http:', 'https:', 'mailto:', 'tel:'].includes(protocol) ? href : null;

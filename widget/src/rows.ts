@@ -1,6 +1,6 @@
 /** The log from top to bottom, as values: each row has a key that stays the same for as long as its message is shown. */
 import type { Conversation, Pending } from './conversation';
-import type { Attachment, Author } from './wire';
+import type { Attachment, Author, Content } from './wire';
 
 /** Messages of one author that follow one another within this time stand together. */
 const GROUP_MS = 5 * 60_000;
@@ -12,6 +12,9 @@ export interface Row {
   author: Author;
   text: string;
   attachments: Attachment[];
+  content?: Content | null;
+  /** The id of the option that the visitor chose. */
+  chosen?: string | undefined;
   at: Date;
   /** `streaming`: it is being written; without text there are only dots to show. */
   state: Pending['state'] | 'done' | 'streaming';
@@ -43,8 +46,14 @@ export function rowsOf(conversation: Conversation, greeting: string | null): Row
     const at = first ? new Date(first.created_at) : new Date();
     add({ key: 'greeting', id: '', author: 'assistant', text: greeting, attachments: [], at, state: 'done', reason: '' });
   }
+  const chosen = new Map<string, string>();
+  // What the server refused was not chosen.
+  for (const { choice } of [...conversation.messages, ...conversation.pending.filter((own) => own.state !== 'refused')]) {
+    if (choice) chosen.set(choice.message_id, choice.option_id);
+  }
   for (const message of conversation.messages) {
-    add({ ...message, key: message.client_id ?? message.id, at: new Date(message.created_at), state: 'done', reason: '' });
+    const { id, client_id } = message;
+    add({ ...message, key: client_id ?? id, chosen: chosen.get(id), at: new Date(message.created_at), state: 'done', reason: '' });
   }
   for (const own of conversation.pending) {
     add({ ...own, key: own.client_id, id: '', author: 'user', at: new Date(own.created_at) });

@@ -31,6 +31,7 @@ const DE = {
   'The text is too long.': 'Der Text ist zu lang.',
   'Remove the file that could not be sent.': 'Entfernen Sie die Datei, die nicht gesendet werden konnte.',
   Sent: 'Gesendet',
+  Picture: 'Bild',
   'That failed.': 'Das hat nicht geklappt.',
 };
 

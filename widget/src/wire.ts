@@ -12,6 +12,31 @@ export interface Attachment {
   size: number;
 }
 
+/** A button, or a row of a list. */
+export interface Option {
+  id: string;
+  title: string;
+  description: string | null;
+}
+
+/** What a message of the business is besides text: shown in place of its text, which says the same in words. */
+export interface Content {
+  type: 'buttons' | 'list' | 'media';
+  text: string;
+  header: string | null;
+  footer: string | null;
+  /** What a list is called. */
+  label: string | null;
+  sections: { title: string | null; options: Option[] }[];
+  file: { kind: string; url: string; name: string | null } | null;
+}
+
+/** The option that a visitor's message is, and the message that offers it. */
+export interface Choice {
+  message_id: string;
+  option_id: string;
+}
+
 export interface Message {
   id: string;
   seq: number;
@@ -20,6 +45,8 @@ export interface Message {
   client_id: string | null;
   status: 'received' | 'sent' | 'delivered' | 'read';
   attachments: Attachment[];
+  content?: Content | null;
+  choice?: Choice | null;
   created_at: string;
 }
 

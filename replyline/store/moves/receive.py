@@ -65,17 +65,19 @@ SELECT id, customer_id, conversation_id, channel_id, seq,
        CASE WHEN kind = 'echo' THEN now() END, log_seq, body::jsonb,
        -- Of this conversation only: a client that was tampered with can quote any id.
        coalesce((SELECT q.id FROM messages q WHERE q.channel_id = new.channel_id AND q.external_id = new.about
-                   AND q.conversation_id = new.conversation_id), new.quotes)
+                   AND q.conversation_id = new.conversation_id),
+                (SELECT q.id FROM messages q WHERE q.id = new.about_id AND q.conversation_id = new.conversation_id),
+                new.quotes)
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::uuid[],
-            $10::float8[], $11::text[], $12::bigint[], $13::text[], $14::text[], $15::uuid[])
+            $10::float8[], $11::text[], $12::bigint[], $13::text[], $14::text[], $15::uuid[], $16::uuid[])
   AS new (id, customer_id, conversation_id, channel_id, seq, content, content_type, external_id, trace_id, provider_at, kind,
-          log_seq, body, about, quotes)
+          log_seq, body, about, about_id, quotes)
 ON CONFLICT DO NOTHING
 RETURNING id, EXISTS (SELECT 1 FROM parked_amendments p
                       WHERE p.channel_id = messages.channel_id AND p.external_id = messages.external_id) AS was_changed
 """
 
-_SAVE = with_finish(_INSERT, parameters=15)
+_SAVE = with_finish(_INSERT, parameters=16)
 
 # A newer message extends the quiet window of a turn not yet answered, up to its maximum; a retry's wait is not shortened.
 _EXTEND = """
@@ -109,6 +111,16 @@ class _Saved:
         body = self.row.job.body
         quoted = body.quoted.external_id if body is not None and body.quoted is not None else None
         return quoted or self.row.job.target_id
+
+    @property
+    def about_id(self) -> uuid.UUID | None:
+        """The same on the widget, whose messages of ours have no other id than our own."""
+        if self.about is None or self.row.job.channel != "WIDGET":
+            return None
+        try:
+            return uuid.UUID(self.about)
+        except ValueError:  # what another producer calls a message
+            return None
 
 
 async def receive(connection: Connection, rows: Sequence[Receive], outbox: Outbox) -> list[Received]:
@@ -219,6 +231,7 @@ async def _save(
         [entry.conversation.next_log_seq() for entry in entries],
         [None if (raw := encode_inbound(entry.row.job.body)) is None else raw.decode() for entry in entries],
         [entry.about for entry in entries],
+        [entry.about_id for entry in entries],
         _quoted_here(entries),
         [row.run.job_id for row, _ in rows],
         [row.run.started_at for row, _ in rows],

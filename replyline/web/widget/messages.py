@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from replyline import live
 from replyline.app import App
 from replyline.ids import new_id
+from replyline.inbound_content import Choice, InboundContent, Quoted, told
 from replyline.jobs import IncomingMessageJob
 from replyline.store import conversation_log, media
 from replyline.store.conversation_log import LogEntry, LogPlace
@@ -17,6 +18,7 @@ from replyline.store.moves.seen import Seen
 from replyline.web.auth import Here
 from replyline.web.problems import Problem
 from replyline.web.widget.limits import WidgetLimits, limits_of
+from replyline.web.widget.offers import choice_of
 from replyline.web.widget.streams import Streams, streams_of
 from replyline.web.widget.visitors import CurrentGuest, Guest, VisitorRoute
 from replyline.web.widget.wire import (
@@ -43,10 +45,12 @@ async def write(  # noqa: PLR0917  FastAPI's parameters
     body: MessageIn, request: Request, response: Response, guest: CurrentGuest, app: Here, limits: Limited
 ) -> AcceptedOut:
     """Keep what a visitor wrote; it will be answered. 202 the first time, 200 for every repeat of the same `client_id`."""
-    if not body.text.strip() and not body.attachments:
-        raise Problem(422, "invalid", "text: a message says something or has a file")
+    if body.choice is not None and body.attachments:
+        raise Problem(422, "invalid", "attachments: a message with a choice has none")
+    if not body.text.strip() and not body.attachments and body.choice is None:
+        raise Problem(422, "invalid", "text: a message says something, has a file or is a choice")
     await limits.message(guest.site, guest.visitor, request)
-    job = _job(body, guest)
+    job = _job(body, guest, await _choice(body, guest, app))
     key = dedupe_key(guest.site.id, job.external_message_id or "")
     await _check_files(app, guest, job, key)
     accepted = await app.moves.accept(Accept(job, await app.priority_of(guest.site.customer_id), key))
@@ -104,8 +108,28 @@ async def type_(body: TypingIn, guest: CurrentGuest, app: Here, limits: Limited)
     await app.tell(guest.visitor.conversation_id, live.typing("user", on=body.on))
 
 
-def _job(body: MessageIn, guest: Guest) -> IncomingMessageJob:
+async def _choice(body: MessageIn, guest: Guest, app: App) -> Choice | None:
+    """What the visitor chose, in the words of the message that offers it: a page cannot put others into its place."""
+    if body.choice is None:
+        return None
+    content = await conversation_log.content_of(
+        app.database,
+        body.choice.message_id,
+        conversation_id=guest.visitor.conversation_id,
+        customer_id=guest.visitor.customer_id,
+    )
+    choice = choice_of(content, body.choice.option_id)
+    if choice is None:
+        raise Problem(422, "not_offered", "choice: that message of this conversation does not offer it")
+    return choice
+
+
+def _job(body: MessageIn, guest: Guest, choice: Choice | None) -> IncomingMessageJob:
     visitor = guest.visitor
+    content = None
+    if choice is not None and body.choice is not None:
+        # As a tapped button of WhatsApp is kept. A widget's messages have no other id than ours.
+        content = InboundContent(choice=choice, quoted=Quoted(external_id=str(body.choice.message_id)))
     return IncomingMessageJob(
         customer_id=visitor.customer_id,
         trace_id=new_id(),
@@ -118,7 +142,8 @@ def _job(body: MessageIn, guest: Guest) -> IncomingMessageJob:
         # The page makes this id, so it says nothing outside its own visitor.
         external_message_id=f"{visitor.id}:{body.client_id}",
         identity_kind=visitor.identity_kind,
-        content=body.text if body.text.strip() else FILES_ONLY,
+        content=told(content) if content is not None else body.text if body.text.strip() else FILES_ONLY,
+        body=content,
         uploads=tuple(dict.fromkeys(attachment_id(name) for name in body.attachments)),
     )
 

@@ -4,31 +4,17 @@ import uuid
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints
 
+from replyline.inbound_content import InboundContent
 from replyline.store.conversation_log import LogEntry
-from replyline.web.wire import Text, few, mended
+from replyline.web.widget.bodies import FromPage, ToPage
+from replyline.web.widget.offers import ChoiceIn, ChoiceOut, ContentOut, content_shown
+from replyline.web.wire import Text
 
 MAX_TEXT_CHARS = 4000
 MOST_ATTACHMENTS = 5
 _ATTACHMENT = "att_"
-
-
-class FromPage(BaseModel):
-    """A body that a page sends; a field that does not exist is an error, so that a misspelt one is not silently ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _few_and_mended(cls, given: object) -> object:
-        return mended(few(given))
-
-
-class ToPage(BaseModel):
-    """A body that a page gets."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 def attachment_name(id_: uuid.UUID) -> str:
@@ -104,11 +90,15 @@ class TicketOut(ToPage):
 
 
 class MessageIn(FromPage):
-    """What a visitor writes. The page makes `client_id`; the same one is one message, however often it is sent."""
+    """What a visitor writes. The page makes `client_id`; the same one is one message, however often it is sent.
+
+    With a `choice` the message says what the chosen option is called, whatever stands in `text`.
+    """
 
     client_id: uuid.UUID
     text: Annotated[Text, StringConstraints(max_length=MAX_TEXT_CHARS)] = ""
     attachments: Annotated[list[AttachmentName], Field(max_length=MOST_ATTACHMENTS)] = []
+    choice: ChoiceIn | None = None
 
 
 class AcceptedOut(ToPage):
@@ -138,6 +128,10 @@ class MessageOut(ToPage):
     client_id: str | None
     status: str
     attachments: tuple[AttachmentOut, ...]
+    content: ContentOut | None = None
+    """Of a message of ours that is more than text."""
+    choice: ChoiceOut | None = None
+    """Of a visitor's message that is a pressed option."""
     created_at: datetime
 
 
@@ -181,8 +175,16 @@ def shown(entry: LogEntry, visitor_id: uuid.UUID) -> MessageOut:
             )
             for one in entry.attachments
         ),
+        content=None if isinstance(entry.body, InboundContent) else content_shown(entry.body),
+        choice=_choice(entry),
         created_at=entry.created_at,
     )
+
+
+def _choice(entry: LogEntry) -> ChoiceOut | None:
+    if not isinstance(entry.body, InboundContent) or entry.body.choice is None or entry.quotes is None:
+        return None
+    return ChoiceOut(message_id=entry.quotes, option_id=entry.body.choice.id or "")
 
 
 FILES_ONLY = "[files]"
