@@ -341,7 +341,7 @@ export function createChat(options: ChatOptions): Chat {
     send(text, attachments, choice) {
       const client_id = uuid();
       const created_at = new Date().toISOString();
-      const item = { client_id, text, attachments, choice: choice ?? null, created_at, state: 'sending' as const, reason: '', owner: owner() };
+      const item = { client_id, text, attachments, choice, created_at, state: 'sending' as const, reason: '', owner: owner() };
       if (!outbox.add(item)) return false;
       showOutbox();
       stream.start();

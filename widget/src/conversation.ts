@@ -11,7 +11,7 @@ export interface Pending {
   client_id: string;
   text: string;
   attachments: Attachment[];
-  choice?: Choice | null;
+  choice?: Choice | undefined;
   created_at: string;
   state: 'sending' | 'waiting' | 'refused' | 'accepted';
   reason: string;

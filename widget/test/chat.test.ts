@@ -324,6 +324,20 @@ test('typing is shown both ways, and closing', async () => {
   expect(standin.talk.typing.sort()).toEqual([false, true]);
 });
 
+test('a choice is sent also after a reload, and one that is none is not sent at all', async () => {
+  const chat = await open();
+  const choice = { message_id: standin.say('assistant', 'Deliver?').id, option_id: 'y' };
+  standin.fail('POST /messages', { status: 503 }, 100);
+  chat.send('Yes', [], choice);
+  await until(() => expect(states(chat)).toEqual(['Yes: waiting']));
+  chat.stop();
+  standin.mend();
+  const again = await open();
+  await until(() => expect(again.conversation.messages.at(-1)).toMatchObject({ text: 'Yes', choice }));
+  again.send('Hello', []);
+  await until(() => expect(standin.bodies.at(-1)).toEqual({ client_id: expect.any(String) as string, text: 'Hello', attachments: [] }));
+});
+
 test('files go up and come down', async () => {
   const chat = await open();
   const file = await chat.upload(new File(['bread'], 'ä & b.txt', { type: 'text/plain' }));

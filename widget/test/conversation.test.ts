@@ -25,6 +25,16 @@ test('messages are in the order of the log and each once, however they come', ()
   expect(state.messages[1]!.text).toBe('new');
 });
 
+test('what was chosen is marked at the message that offers it, unless the server refused it', () => {
+  const chosen = (state: Conversation): (string | undefined)[] => rowsOf(state, null).map((row) => row.chosen);
+  const choice = { message_id: 'm1', option_id: 'y' };
+  const asked = withMessage(EMPTY, message(1));
+  expect(chosen(asked)).toEqual([undefined]);
+  expect(chosen(withOutbox(asked, [pending('c', { choice })]))).toEqual(['y', undefined]);
+  expect(chosen(withOutbox(asked, [pending('c', { choice, state: 'refused' })]))).toEqual([undefined, undefined]);
+  expect(chosen(withMessage(asked, message(2, { author: 'user', choice })))).toEqual(['y', undefined]);
+});
+
 test('pages: the newest sets the place, older ones do not move it, newer ones not past what they hold', () => {
   let state = withPage(EMPTY, { data: [message(8), message(9)], more: true, last_event_id: '12' }, 'newest');
   expect([state.lastSeq, state.hasOlder]).toEqual([12, true]);

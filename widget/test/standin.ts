@@ -42,6 +42,8 @@ export class Standin {
   answer: ((text: string) => string) | null = null;
   /** How many messages were taken, and repeats of them. */
   posts: { client_id: string; text: string; repeat: boolean }[] = [];
+  /** The messages as they were sent. */
+  readonly bodies: object[] = [];
   sessions: { visitor_token: string | null; user: { id: string } | null; user_token: string | null; page_url: string }[] = [];
   maxStreams = 3;
   readonly talks = new Map<string, Talk>();
@@ -70,6 +72,11 @@ export class Standin {
 
   fail(route: string, fault: Fault, times = 1): void {
     this.faults.set(route, [...(this.faults.get(route) ?? []), ...Array<Fault>(times).fill(fault)]);
+  }
+
+  /** Nothing fails any more. */
+  mend(): void {
+    this.faults.clear();
   }
 
   /** Every session and visitor is unknown from now on. */
@@ -228,11 +235,12 @@ export class Standin {
   }
 
   private take(talk: Talk, body: Record<string, unknown>, response: ServerResponse): void {
-    const { client_id, text, attachments } = body as unknown as { client_id: string; text: string; attachments: string[] };
+    const { client_id, text, attachments, choice } = body as unknown as Pick<Message, 'text' | 'choice'> & { client_id: string; attachments: string[] };
     const known = talk.log.find((message) => message.client_id === client_id);
+    this.bodies.push(body);
     this.posts.push({ client_id, text, repeat: Boolean(known) });
     const files = attachments.map((id) => this.files.get(id)!.file);
-    const message = known ?? this.say('user', text, { client_id, attachments: files }, talk);
+    const message = known ?? this.say('user', text, { client_id, attachments: files, choice: choice ?? null }, talk);
     send(response, known ? 200 : 202, { id: message.id, client_id, status: 'accepted' });
     if (this.answer && !known) void this.write(this.answer(text), talk);
   }

@@ -120,7 +120,7 @@ async def _choice(body: MessageIn, guest: Guest, app: App) -> Choice | None:
     )
     choice = choice_of(content, body.choice.option_id)
     if choice is None:
-        raise Problem(422, "not_offered", "choice: that message of this conversation does not offer it")
+        raise Problem(422, "not_offered", "that message of the conversation does not offer this choice")
     return choice
 
 

@@ -115,11 +115,13 @@ async def _serve_page(port: int, api: str, scene: Scene) -> web.AppRunner:
     )
     policy = f"default-src 'none'; script-src {api}; connect-src {api}; img-src blob:"
 
-    async def show_page(_: web.Request) -> web.Response:
-        return web.Response(text=html, content_type="text/html", headers={"Content-Security-Policy": policy})
+    async def show_page(request: web.Request) -> web.Response:
+        allowed = f"{policy} https:" if request.path == "/pictures" else policy
+        return web.Response(text=html, content_type="text/html", headers={"Content-Security-Policy": allowed})
 
     application = web.Application()
     application.router.add_get("/", show_page)
+    application.router.add_get("/pictures", show_page)
     runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
@@ -139,11 +141,11 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
     await context.close()
 
 
-async def show(context: BrowserContext, shop: Shop) -> Widget:
-    """The shop's page, opened."""
+async def show(context: BrowserContext, shop: Shop, path: str = "") -> Widget:
+    """The shop's page, opened; that of `/pictures` may show pictures of others."""
     page = await context.new_page()
     widget = Widget(page)
-    await page.goto(shop.url)
+    await page.goto(f"{shop.url}{path}")
     await expect(widget.part("launcher")).to_be_visible()
     return widget
 
