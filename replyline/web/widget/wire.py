@@ -97,7 +97,7 @@ class MessageIn(FromPage):
 
     client_id: uuid.UUID
     text: Annotated[Text, StringConstraints(max_length=MAX_TEXT_CHARS)] = ""
-    attachments: Annotated[list[AttachmentName], Field(max_length=MOST_ATTACHMENTS)] = []
+    attachments: Annotated[list[AttachmentName], Field(default_factory=list, max_length=MOST_ATTACHMENTS)]
     choice: ChoiceIn | None = None
 
 
