@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 2 ] && echo $$n || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format gateway widget reference node chaos chaos-channels bench bench-callbacks bench-streams bench-queue lock clean
+.PHONY: help run test check format gateway widget reference node chaos chaos-channels bench bench-scale bench-callbacks bench-streams bench-queue lock clean
 # The QR gateway is built where Node is new enough; without it everything but real telephones by QR works.
 GATEWAY := $(shell node -e 'process.exit(+(+process.versions.node.split(".")[0] < 20))' 2>/dev/null && command -v npm >/dev/null \
 	&& echo gateway/node_modules/.built)
@@ -52,6 +52,9 @@ chaos-channels: $(STAMP) gateway ## bend both WhatsApp channels over 1,000 messa
 
 bench: $(STAMP) node ## messages a second, CPU and latency from door to sent, beside the same in BullMQ for Node
 	$(BIN)/python -m bench.pipeline
+
+bench-scale: $(STAMP) ## what a message costs with a million waiting, ten million stored, four workers, after an hour (hours)
+	$(BIN)/python -m bench.scale
 
 bench-callbacks: $(STAMP) ## the door under Meta's callbacks: time to answer, and what an update costs
 	$(BIN)/python -m bench.callbacks

@@ -5,23 +5,23 @@ examples:
   python -m bench.pipeline --parts speed,latency          only these parts
   python -m bench.pipeline --quick --against ../other     also Replyline of another checkout, with its own .venv and schema
   python -m bench.pipeline --against ../other --no-node   the two checkouts only
+  python -m bench.pipeline --parts none --profile         only what costs most: functions and statements
   python -m bench.pipeline --json result.json             write every sample as well
 """
 
 import argparse
 import asyncio
-import json
 import shutil
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
-from bench.pipeline import verify
 from bench.pipeline.contenders import NODE
 from bench.pipeline.parts import PARTS, QUICK_PARTS, TARGETS
-from bench.pipeline.results import Results, print_table, print_targets
-from bench.pipeline.run import FULL, QUICK, Run, opened, warm_up
+from bench.pipeline.profiling import find_py_spy, profiled
+from bench.pipeline.results import print_table, print_targets
+from bench.pipeline.run import FULL, QUICK, Run, opened, say_verified, warm_up, write
 
 
 def main() -> None:
@@ -44,11 +44,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--against", type=Path, metavar="PATH", help="measure Replyline of another checkout as well")
     parser.add_argument("--no-node", action="store_true", help="leave the Node baseline out")
     parser.add_argument("--repetitions", type=int, metavar="N", help="how often each load is repeated")
+    parser.add_argument(
+        "--profile", action="store_true", help="also say what costs most (needs py-spy; parts may be none)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
     return parser
 
 
 def _parts(given: str | None, *, quick: bool) -> list[str]:
+    if given == "none":
+        return []
     names = given.split(",") if given else list(QUICK_PARTS if quick else PARTS)
     unknown = [name for name in names if name not in PARTS]
     if unknown:
@@ -60,6 +65,8 @@ async def _run(asked: argparse.Namespace, parts: list[str]) -> bool:
     with_node = not asked.no_node
     if with_node and not (shutil.which("node") and (NODE / "node_modules").exists()):
         _parser().error("the Node baseline is not installed: run `make node`, or leave it out with --no-node")
+    if asked.profile and find_py_spy() is None:
+        _parser().error("py-spy is not installed: .venv/bin/uv pip install py-spy")
     size = QUICK if asked.quick else FULL
     if asked.repetitions:
         size = type(size)(asked.repetitions, size.closed_s, size.paced_s)
@@ -69,25 +76,18 @@ async def _run(asked: argparse.Namespace, parts: list[str]) -> bool:
         await warm_up(run, contenders)
         for name in parts:
             await PARTS[name](run)
-        wrong = [line for contender in contenders for line in await verify.wrong(contender)]
+        profiles = await profiled(run) if asked.profile else []
+        for contender in contenders:
+            await run.verify(contender)
         names = [contender.name for contender in contenders]
         print_table(run.results, names, console)
         if with_node:
             print_targets(run.results, TARGETS, console)
-        _say_verified(run, wrong, console)
-    _write(run.results, asked.json)
-    return bool(wrong)
-
-
-def _say_verified(run: Run, wrong: list[str], console: Console) -> None:
-    for contender in run.contenders:
-        console.print(f"{contender.name}: {contender.outside.ledger.asked:,} messages verified")
-    console.print("\n".join(wrong) if wrong else "0 lost, 0 doubled, all in the order of their contacts")
-
-
-def _write(results: Results, file: Path | None) -> None:
-    if file is not None:
-        file.write_text(json.dumps(results.as_json(), indent=1))
+        for profile in profiles:
+            console.print(profile)
+        say_verified(run, console)
+    write(run.results, asked.json)
+    return bool(run.wrong)
 
 
 if __name__ == "__main__":

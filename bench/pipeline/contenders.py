@@ -32,9 +32,10 @@ NODE = ROOT / "bench" / "node-baseline"
 CONCURRENCY = 50
 AI_CONCURRENCY = 4000
 """Answers are waited for, not worked for: more than any part lets wait at once."""
-_UP_WITHIN_S = 60.0
-_DOWN_WITHIN_S = 60.0
-_SETUP_WITHIN_S = 180.0
+_OTHERS = 20
+_UP_WITHIN_S = 120.0
+_DOWN_WITHIN_S = 120.0
+_SETUP_WITHIN_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,10 @@ class Contender(ABC):
         self.workers = 1
         """How many worker processes `start` runs."""
         self.account: Account
+        self.others: list[Account] = []
+        """Customers beside the one that is measured."""
+        self.stored_before = 0
+        """Messages of each direction that the tables hold beside those that were posted."""
         self.log = folder / f"{name}.log"
         self.worker_processes: list[subprocess.Popen[bytes]] = []
         self.api_process: subprocess.Popen[bytes] | None = None
@@ -102,6 +107,13 @@ class Contender(ABC):
         """Schema, customer, and an outside to talk to; once."""
         await self.outside.start()
         self.account = await self._furnish()
+        await self.servers.begin_anew()
+
+    async def begin_anew(self) -> None:
+        """Stop; tables as they were furnished, Valkey empty, nothing asked yet."""
+        await self.stop()
+        self.outside.ledger.forget()
+        self.stored_before = 0
         await self.servers.begin_anew()
 
     async def start(self) -> None:
@@ -148,22 +160,23 @@ class Contender(ABC):
         own = [await asyncio.to_thread(_cpu_s, processes) for processes in (api, self.worker_processes)]
         return Used(self._ended_cpu_s[0] + own[0], self._ended_cpu_s[1] + own[1], servers)
 
-    async def post(self, contact: str, text: str) -> None:
-        """Bring a message to the door.
+    async def post(self, contact: str, text: str, account: Account | None = None) -> None:
+        """Bring a message to the door, of the customer that is measured or of another.
 
         Raises:
             RuntimeError: it was not accepted.
         """
+        account = account or self.account
         body = msgspec.json.encode(
             {
-                "chatbotId": self.account.chatbot_id,
+                "chatbotId": account.chatbot_id,
                 "externalUserId": contact,
                 "content": text,
                 "channel": "WHATSAPP_CLOUD",
             }
         )
         head = (
-            f"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self.account.api_key}\r\n"
+            f"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {account.api_key}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         try:
@@ -221,9 +234,14 @@ class Replyline(Contender):
         url = self.servers.pristine_url
         await self._setup([self._python, "-m", "replyline", "migrate"], {"DATABASE_URL": url})
         script = str(ROOT / "bench" / "pipeline" / "furnish.py")
-        outside = [self.outside.model.url, MODEL_KEY, self.outside.meta.url, self.outside.customer.url]
+        outside = [self.outside.model.url, MODEL_KEY, self.outside.meta.url, self.outside.customer.url, str(_OTHERS)]
         said = await self._setup([self._python, "-P", script, url, *outside], {"PYTHONPATH": str(self.checkout)})
-        return Account(**json.loads(said))
+        account, *self.others = [Account(**made) for made in json.loads(said)]
+        return account
+
+    async def pause(self, queue: str) -> None:
+        """Let no worker take jobs of a queue."""
+        await self._setup([self._python, "-m", "replyline", "queues", "pause", queue], {})
 
     async def _setup(self, command: list[str], more: Mapping[str, str]) -> bytes:
         process = await asyncio.create_subprocess_exec(

@@ -48,19 +48,25 @@ class Ledger:
     """Kept by the load and the stand-ins together, in one process, with one clock (`time.perf_counter`)."""
 
     def __init__(self) -> None:
+        self.forget()
+        self.on_sent: Callable[[str, float], None] = _ignore
+        """Called with the contact and the added seconds of each answer: from post to send, without the model's time."""
+        self.on_model: Callable[[int], None] = _ignore_change
+        """Called with 1 when a question comes to the model, and with -1 when it leaves."""
+
+    def forget(self) -> None:
+        """Begin anew: nobody has asked anything."""
         self.errors = Errors()
         self.asked = 0
         self.answered = 0
         self.at_model = 0
         """How many questions the model thinks about now."""
-        self.on_sent: Callable[[str, float], None] = _ignore
-        """Called with the contact and the added seconds of each answer: from post to send, without the model's time."""
-        self.on_model: Callable[[int], None] = _ignore_change
-        """Called with 1 when a question comes to the model, and with -1 when it leaves."""
-        self._contacts: dict[str, _Contact] = {}
-        self._hooks: set[str] = set()
         self.hooks = 0
         """Webhook events delivered."""
+        self.given_up = False
+        """Whether the load was ended on purpose before all was answered."""
+        self._hooks: set[str] = set()
+        self._contacts: dict[str, _Contact] = {}
 
     @property
     def lost(self) -> int:

@@ -5,8 +5,9 @@ import time
 from collections.abc import Awaitable, Callable
 from statistics import quantiles
 
+from bench.pipeline import backdrop
 from bench.pipeline.contenders import Contender, Replyline
-from bench.pipeline.load import Sample, closed, paced
+from bench.pipeline.load import Sample, closed, paced, settled
 from bench.pipeline.results import Target
 from bench.pipeline.run import SPEED, Run, delays, rates
 from bench.pipeline.wire import Client
@@ -17,6 +18,7 @@ _WAITING = 2000
 LAG = f"{_WAITING:,} turns wait for the model"
 _LAG_P99 = "worker's event loop lag p99, ms"
 _PROBE_EVERY_S = 0.02
+_STORED = 100_000
 
 
 async def speed(run: Run) -> None:
@@ -89,6 +91,32 @@ async def lag(run: Run) -> None:
     )
 
 
+async def analyze(run: Run) -> None:
+    """What the planner knows: tables analyzed now, never, when they were empty, under a backlog; 100,000 messages stored."""
+    for state in ("analyzed now", "never analyzed", "analyzed when empty", "analyzed under a backlog"):
+        case = f"256 in flight, tables {state}"
+        for contender in run.in_turns():
+            servers = contender.servers
+            await run.begin_anew(contender)
+            if state == "analyzed when empty":
+                await servers.execute("ANALYZE")
+            originals = await backdrop.originals_of_done(run, contender)
+            await backdrop.add_done(contender, originals, _STORED)
+            if state == "analyzed now":
+                await servers.execute("VACUUM (ANALYZE)")
+            if state == "analyzed under a backlog":
+                await contender.start_api()
+                await backdrop.post_unworked(contender, run.contacts(), 2000)
+                await servers.execute("ANALYZE")
+                contender.start_workers()
+                await settled(contender)
+            else:
+                await contender.start()
+            await closed(contender, 2, flight=64, contacts=run.contacts())
+            sample = await closed(contender, run.size.closed_s, flight=256, contacts=run.contacts())
+            run.keep(case, contender.name, rates(sample))
+
+
 async def _probe(contender: Replyline, stop: asyncio.Event) -> tuple[list[float], int]:
     """Milliseconds that looks took while nine tenths of the turns were waiting, and the most that were."""
     client = Client("127.0.0.1", contender.metrics_port)
@@ -138,7 +166,14 @@ def _model(think_s: float) -> str:
 
 
 Part = Callable[[Run], Awaitable[None]]
-PARTS: dict[str, Part] = {"speed": speed, "latency": latency, "flight": flight, "contacts": contacts, "lag": lag}
+PARTS: dict[str, Part] = {
+    "speed": speed,
+    "latency": latency,
+    "flight": flight,
+    "contacts": contacts,
+    "lag": lag,
+    "analyze": analyze,
+}
 QUICK_PARTS = ("speed", "latency", "lag")
 
 TARGETS = (

@@ -1,6 +1,7 @@
 """One run: the contenders, what they are given, and what is kept of it."""
 
 import asyncio
+import json
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -8,6 +9,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rich.console import Console
+
+from bench.pipeline import verify
 from bench.pipeline.contenders import ROOT, Contender, Node, Replyline
 from bench.pipeline.load import Contacts, Sample, closed
 from bench.pipeline.results import BEFORE, NODE, OURS, Results
@@ -37,6 +41,10 @@ class Run:
     size: Size
     quick: bool
     results: Results = field(default_factory=Results)
+    wrong: list[str] = field(default_factory=list)
+    """What was lost, doubled or out of order, a line each."""
+    verified: dict[str, int] = field(default_factory=dict)
+    """How many messages of each contender were looked at for that."""
     _first: int = 0
     _turn: int = 0
 
@@ -74,6 +82,18 @@ class Run:
             self.results.add(case, measure, name, number)
         shown = ", ".join(f"{measure} {number:,.2f}" for measure, number in list(numbers.items())[:4])
         print(f"{time.strftime('%H:%M:%S')} {case} | {name}: {shown}", flush=True)
+
+    async def verify(self, contender: Contender) -> None:
+        """Account for every message of the contender since it began anew."""
+        self.wrong += await verify.wrong(contender)
+        asked = contender.outside.ledger.asked
+        self.verified[contender.name] = self.verified.get(contender.name, 0) + asked
+
+    async def begin_anew(self, contender: Contender) -> None:
+        """Account for what was, and begin with tables as they were furnished, without autovacuum; nothing is started."""
+        await self.verify(contender)
+        await contender.begin_anew()
+        await contender.servers.forbid_autovacuum()
 
     async def fastest(self) -> float:
         """How many messages a second Replyline of this checkout sends at most."""
@@ -161,3 +181,16 @@ def delays(sample: Sample) -> dict[str, float]:
         "added latency p99, ms": sample.percentile(99),
         **costs(sample),
     }
+
+
+def say_verified(run: Run, console: Console) -> None:
+    """How many messages were accounted for, and what was wrong with them."""
+    for name, count in run.verified.items():
+        console.print(f"{name}: {count:,} messages accounted for")
+    console.print("\n".join(run.wrong) if run.wrong else "0 lost, 0 doubled, all in the order of their contacts")
+
+
+def write(results: Results, file: Path | None) -> None:
+    """All samples as JSON, where a file is named."""
+    if file is not None:
+        file.write_text(json.dumps(results.as_json(), indent=1))

@@ -121,8 +121,21 @@ class Servers:
         await self.administer(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
         await self.administer(f"CREATE DATABASE {DATABASE} TEMPLATE {_PRISTINE} STRATEGY FILE_COPY")
         await self.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+        await self.empty_valkey()
+
+    async def empty_valkey(self) -> None:
+        """Remove all keys."""
         async with redis.asyncio.Redis.from_url(self.redis_url) as client:
             await client.flushall()
+
+    async def forbid_autovacuum(self) -> None:
+        """Statistics stay as they are until somebody runs ANALYZE."""
+        tables = await self.rows(
+            "SELECT c.oid::regclass::text AS name FROM pg_class c WHERE c.relkind = 'r' "
+            "AND c.relnamespace = 'public'::regnamespace"
+        )
+        for row in tables:
+            await self.execute(f"ALTER TABLE {row['name']} SET (autovacuum_enabled = false)")
 
     async def administer(self, statement: str) -> None:
         """Run one statement in the database `postgres`."""

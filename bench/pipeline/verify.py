@@ -10,20 +10,27 @@ FROM messages
 """
 
 
-async def wrong(contender: Contender, *, stored_before: int = 0) -> list[str]:
-    """What is wrong, a line each. `stored_before` is how many messages the tables held of each direction before the load."""
+async def wrong(contender: Contender) -> list[str]:
+    """What is wrong, a line each."""
     ledger = contender.outside.ledger
-    (row,) = await contender.servers.rows(_STORED)
-    asked = ledger.asked + stored_before
-    found = {
-        "lost on the way to their contacts": ledger.lost,
+    arrived = {
         "sent twice": ledger.errors.doubled,
         "sent out of their order": ledger.errors.out_of_order,
         "sent to somebody who did not ask": ledger.errors.unknown,
         "calls that were not made as they should be": contender.outside.refused,
+    }
+    totals = {} if ledger.given_up else await _totals(contender)
+    return [f"{contender.name}: {count} {what}" for what, count in {**arrived, **totals}.items() if count]
+
+
+async def _totals(contender: Contender) -> dict[str, int]:
+    ledger = contender.outside.ledger
+    (row,) = await contender.servers.rows(_STORED)
+    asked = ledger.asked + contender.stored_before
+    return {
+        "lost on the way to their contacts": ledger.lost,
         "webhooks lost": ledger.answered - ledger.hooks,
         "messages missing in Postgres": asked - row["received"],
         "answers missing in Postgres": asked - row["sent"],
         "answers in another state than SENT": row["others"],
     }
-    return [f"{contender.name}: {count} {what}" for what, count in found.items() if count]
