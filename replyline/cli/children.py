@@ -145,8 +145,9 @@ class Children:
             "REPLYLINE_DATA": str(settings.data.absolute()),
             "REPLYLINE_PORT": str(self._port),
         }
-        # Only the door asks for the operator's key. Empty and not left out: a worker must not read it from `.env` either.
-        environment["REPLYLINE_ADMIN_KEY"] = (settings.admin_key or "") if name == "api" else ""
+        environment.pop("REPLYLINE_ADMIN_KEY", None)
+        if name == "api":  # nobody else asks for the operator's key
+            environment["REPLYLINE_ADMIN_KEY"] = settings.admin_key or ""
         if self._demo:  # the demo customer's endpoint is on loopback, which webhooks refuse otherwise
             environment["REPLYLINE_WEBHOOK_ALLOW_PRIVATE"] = "true"
         return self._start_command(name, [sys.executable, "-m", "replyline", *arguments], environment, stdout)

@@ -19,10 +19,17 @@ class Start:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
+        self.more: dict[str, str] = {}
 
     def environment(self) -> dict[str, str]:
         """What every command is run with."""
-        return {**os.environ, "REPLYLINE_PORT": "0", "REPLYLINE_DATA": str(self.folder / "data"), "COLUMNS": "80"}
+        return {
+            **os.environ,
+            "REPLYLINE_PORT": "0",
+            "REPLYLINE_DATA": str(self.folder / "data"),
+            "COLUMNS": "80",
+            **self.more,
+        }
 
     async def start(self) -> dict[str, object]:
         """Start it, and give what ready.json says."""
