@@ -93,6 +93,7 @@ class Health:
         self._postgres = _Server()
         self._redis = _Server()
         self._watched: dict[str, Callable[[], str | None]] = {}
+        self._told: dict[str, Callable[[], str | None]] = {}
         self._progress: dict[str, Callable[[], float]] = {}
         self._tasks: list[BackgroundTask] = []
 
@@ -112,9 +113,9 @@ class Health:
         for task in self._tasks:
             await task.stop()
 
-    def watch(self, part: str, trouble: Callable[[], str | None]) -> None:
-        """Report one more part, which is healthy if `trouble` gives None."""
-        self._watched[part] = trouble
+    def watch(self, part: str, trouble: Callable[[], str | None], *, vital: bool = True) -> None:
+        """Report one more part, healthy if `trouble` gives None; if it is not `vital`, the process is ready all the same."""
+        (self._watched if vital else self._told)[part] = trouble
 
     def expect_progress(self, name: str, stuck_s: Callable[[], float]) -> None:
         """Let the process not be live where `stuck_s` says that something makes no step for a minute."""
@@ -148,9 +149,8 @@ class Health:
         wrong = {
             part for part, trouble in troubles.items() if trouble is not None and not (part == "redis" and tolerated)
         }
-        return Report(
-            not wrong, {part: trouble or OK for part, trouble in (troubles | {"external": self._external}).items()}
-        )
+        told = {"external": self._external, **{part: look() for part, look in self._told.items()}}
+        return Report(not wrong, {part: trouble or OK for part, trouble in (troubles | told).items()})
 
     async def _watch_postgres(self) -> None:
         await self._watch("postgres", self._postgres, lambda: schema.check(self._database), metrics.postgres_up)

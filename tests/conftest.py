@@ -17,6 +17,9 @@ from replyline.store.database import Database
 from replyline.store.migrate import migrate
 
 _TEMPLATE = "template_migrated"
+_EVERYTHING = (
+    "customers, jobs, finished_jobs, dead_jobs, customers_to_erase, files_to_delete, sessions_to_delete, audit_events, customer_deletions"
+)
 _LEFT_OUT = ("REDIS_", "REPLYLINE_", "DATABASE_URL")
 
 
@@ -104,10 +107,7 @@ def _own_database(_server_urls: tuple[str, str], worker_id: str) -> Iterator[str
 @pytest.fixture
 async def database_url(_own_database: str) -> str:
     """A migrated Postgres database of this process, empty."""
-    await _run(
-        _own_database,
-        "TRUNCATE customers, jobs, files_to_delete, sessions_to_delete, audit_events, customer_deletions CASCADE",
-    )
+    await _run(_own_database, "TRUNCATE " + _EVERYTHING + " CASCADE")
     return _own_database
 
 

@@ -75,7 +75,16 @@ def test_whatever_ends_a_jobs_wait_keeps_its_reason() -> None:
         for statement in re.findall(r'"""\s*(UPDATE jobs.*?)"""', file.read_text(), re.DOTALL)
         if re.search(r"\bwait_reason = ", statement)
     ]
-    assert len(updates) >= 7
+    ends = [
+        statement
+        for file in _modules()
+        for statement in re.findall(
+            r'"""(?:[^"]*)INSERT INTO (?:finished_jobs|dead_jobs) \(\{(?:[^"]*)"""', file.read_text()
+        )
+    ]
+    assert len(ends) >= 2
+    assert [statement for statement in ends if "waits_of(" not in statement] == []
+    assert len(updates) >= 6
     assert [statement for statement in updates if not re.search(r"\bwaits = ", statement)] == []
 
 

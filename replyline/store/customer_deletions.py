@@ -31,6 +31,7 @@ class CustomerDeletion:
 # Work first, so that what runs finds that it is gone; then what hangs on something else before that.
 _TABLES = (
     "jobs",
+    "dead_jobs",
     "webhook_attempts",
     "webhook_events",
     "usage_logs",

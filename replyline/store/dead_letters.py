@@ -45,16 +45,16 @@ id, queue, coalesce(reason, 'unknown') AS reason, attempts, generation, customer
 payload::text AS payload, errors::text AS errors, worker, created_at, started_at, finished_at
 """
 _CHOSEN = """
-state = 'DEAD' AND ($1::uuid IS NULL OR customer_id = $1) AND ($2::text IS NULL OR queue = $2)
+($1::uuid IS NULL OR customer_id = $1) AND ($2::text IS NULL OR queue = $2)
 AND ($3::text IS NULL OR reason = $3)
 """
 _LIST = f"""
-SELECT {_COLUMNS} FROM jobs WHERE {_CHOSEN} AND ($4::uuid IS NULL OR id < $4) ORDER BY id DESC LIMIT $5
+SELECT {_COLUMNS} FROM dead_jobs WHERE {_CHOSEN} AND ($4::uuid IS NULL OR id < $4) ORDER BY id DESC LIMIT $5
 """  # noqa: S608  the columns and conditions are the constants above
-_GET = f"SELECT {_COLUMNS} FROM jobs WHERE state = 'DEAD' AND id = $1 AND ($2::uuid IS NULL OR customer_id = $2)"  # noqa: S608
-_IDS = f"SELECT id FROM jobs WHERE {_CHOSEN} ORDER BY id LIMIT $4"  # noqa: S608  as above
+_GET = f"SELECT {_COLUMNS} FROM dead_jobs WHERE id = $1 AND ($2::uuid IS NULL OR customer_id = $2)"  # noqa: S608
+_IDS = f"SELECT id FROM dead_jobs WHERE {_CHOSEN} ORDER BY id LIMIT $4"  # noqa: S608  as above
 _COUNT = """
-SELECT queue, coalesce(reason, 'unknown') AS reason, count(*)::int AS count FROM jobs WHERE state = 'DEAD'
+SELECT queue, coalesce(reason, 'unknown') AS reason, count(*)::int AS count FROM dead_jobs
 GROUP BY 1, 2 ORDER BY 1, 2
 """
 

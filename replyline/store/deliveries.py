@@ -24,8 +24,8 @@ class Delivery:
 _READ = """
 SELECT r.ord, e.id AS event_id, e.customer_id, e.endpoint_id, p.url, p.enabled, e.payload::text AS payload, p.secret_sealed
 FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS r (job_id, event_id, ord)
-JOIN jobs j ON j.id = r.job_id AND j.state = 'WAITING'
-JOIN webhook_events e ON e.id = r.event_id AND e.customer_id = j.customer_id
+JOIN jobs j ON j.id = r.job_id AND j.finished_at IS NULL
+JOIN LATERAL (SELECT * FROM webhook_events WHERE id = r.event_id LIMIT 1) e ON e.customer_id = j.customer_id
 JOIN webhook_endpoints p ON p.id = e.endpoint_id
 """
 

@@ -40,8 +40,8 @@ _COLUMNS = """
 id, queue, generation, customer_id, conversation_id, message_id, wait_reason, nullif(run_at, 'infinity') AS run_at,
 handed_over_at, CASE WHEN run_at = 'infinity' THEN 0 ELSE extract(epoch FROM now() - run_at)::float8 END AS late_s
 """
-_UNDONE = "state = 'WAITING' AND queue = ANY($1::text[])"
-_OPEN = "state = 'WAITING' AND queue = ANY($1::text[]) AND run_at <= now()"
+_UNDONE = "finished_at IS NULL AND queue = ANY($1::text[])"
+_OPEN = "finished_at IS NULL AND queue = ANY($1::text[]) AND run_at < 'infinity' AND run_at <= now()"
 _PAGE = f"""
 SELECT {_COLUMNS} FROM jobs WHERE {_OPEN} AND ($2::timestamptz IS NULL OR (run_at, id) > ($2, $3)) ORDER BY run_at, id LIMIT $4
 """  # noqa: S608  the columns and conditions are the constants above
@@ -51,11 +51,11 @@ SELECT {_COLUMNS} FROM jobs WHERE {_OPEN} AND ($2::text IS NULL OR wait_reason =
 _BY_ID = f"SELECT {_COLUMNS} FROM jobs WHERE {_UNDONE} AND id = ANY($2::uuid[]) ORDER BY id"  # noqa: S608  as above
 _ENDED = """
 SELECT r.name, j.state = 'DEAD' AND j.generation = r.generation AS dead
-FROM unnest($1::uuid[], $2::int[], $3::text[]) AS r (id, generation, name) JOIN jobs j ON j.id = r.id
+FROM unnest($1::uuid[], $2::int[], $3::text[]) AS r (id, generation, name) JOIN all_jobs j ON j.id = r.id
 WHERE j.state <> 'WAITING' OR j.generation > r.generation
 """
-_FIND = "SELECT queue, generation FROM jobs WHERE queue = ANY($1::text[]) AND id = $2 AND state <> 'WAITING'"
-_IS_DEAD = "SELECT 1 FROM jobs WHERE id = $1 AND generation = $2 AND state = 'DEAD'"
+_FIND = "SELECT queue, generation FROM all_jobs WHERE queue = ANY($1::text[]) AND id = $2 AND state <> 'WAITING'"
+_IS_DEAD = "SELECT 1 FROM dead_jobs WHERE id = $1 AND generation = $2"
 _IS_TAKEN = """
 SELECT 1 FROM messages o JOIN messages m ON m.channel_id = o.channel_id AND m.id <> o.id
 WHERE m.id = $1 AND o.external_id = $2
@@ -65,16 +65,16 @@ UPDATE jobs j SET wait_reason = r.reason, wait_since = now(),
     waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at),
     handed_over_at = CASE WHEN r.known THEN coalesce(j.handed_over_at, now()) ELSE j.handed_over_at END
 FROM unnest($1::uuid[], $2::text[], $3::bool[]) AS r (id, reason, known)
-WHERE j.id = r.id AND j.state = 'WAITING'
+WHERE j.id = r.id AND j.finished_at IS NULL
 """
 _PAYLOADS = """
 SELECT id, queue, name, payload::text AS payload, priority::int AS priority, generation FROM jobs
-WHERE id = ANY($1::uuid[]) AND state = 'WAITING' ORDER BY id
+WHERE id = ANY($1::uuid[]) AND finished_at IS NULL ORDER BY id
 """
 _AGAIN = """
 UPDATE jobs SET generation = generation + 1, handed_over_at = NULL, wait_reason = NULL, wait_since = NULL,
     waits = waits_of(waits, wait_reason, wait_since, run_at), run_at = now()
-WHERE id = $1 AND generation = $2 AND state = 'WAITING' AND run_at < 'infinity'
+WHERE id = $1 AND generation = $2 AND finished_at IS NULL AND isfinite(run_at)
 RETURNING id, queue, name, payload::text AS payload, priority::int AS priority, generation
 """
 _SENDING = """
@@ -84,7 +84,7 @@ WHERE id = $1 AND customer_id = $2 AND status IN ('UNKNOWN', 'QUEUED')
 _COUNT = """
 SELECT queue, CASE WHEN wait_reason = $2 THEN 'lost' WHEN run_at < now() - make_interval(secs => $3) THEN 'late' ELSE 'open' END
   AS standing, count(*)::int AS count
-FROM jobs WHERE state = 'WAITING' AND queue = ANY($1::text[]) AND run_at <= now() GROUP BY 1, 2
+FROM jobs WHERE finished_at IS NULL AND queue = ANY($1::text[]) AND run_at < 'infinity' AND run_at <= now() GROUP BY 1, 2
 """
 
 

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import asyncpg
+
 from replyline.store.database import Connection
 from replyline.store.outbox import Outbox
 
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """One row of `jobs`, as far as a run needs it."""
+    """One job, as far as a run needs it."""
 
     id: uuid.UUID
     queue: str
@@ -25,26 +27,32 @@ class JobRow:
     trace_id: uuid.UUID
 
 
-_READ = """
+_WAITING = """
 SELECT id, queue, state, generation, payload::text AS payload, customer_id, conversation_id, message_id, trace_id
 FROM jobs WHERE id = ANY($1::uuid[])
 """
+# All tables in one snapshot: a job that moves between them in this moment is in one of them.
+_READ = _WAITING.replace("FROM jobs", "FROM all_jobs")
 
 
 async def read_jobs(connection: Connection, job_ids: Sequence[uuid.UUID], _outbox: Outbox) -> list[JobRow | None]:
-    """The row of each job; None if it does not exist."""
-    found = {
-        record["id"]: JobRow(
-            record["id"],
-            record["queue"],
-            record["state"],
-            record["generation"],
-            record["payload"].encode(),
-            record["customer_id"],
-            record["conversation_id"],
-            record["message_id"],
-            record["trace_id"],
-        )
-        for record in await connection.fetch(_READ, job_ids)
-    }
+    """The row of each job; None if it does not exist. Nearly all wait: the tables of what ended are read for the others alone."""
+    found = {record["id"]: _row(record) for record in await connection.fetch(_WAITING, job_ids)}
+    others = [job_id for job_id in job_ids if job_id not in found]
+    if others:
+        found |= {record["id"]: _row(record) for record in await connection.fetch(_READ, others)}
     return [found.get(job_id) for job_id in job_ids]
+
+
+def _row(record: asyncpg.Record) -> JobRow:
+    return JobRow(
+        record["id"],
+        record["queue"],
+        record["state"],
+        record["generation"],
+        record["payload"].encode(),
+        record["customer_id"],
+        record["conversation_id"],
+        record["message_id"],
+        record["trace_id"],
+    )

@@ -83,7 +83,9 @@ async def list_page(
 async def accepted_content(db: Database, job_id: uuid.UUID) -> str | None:
     """What the message says that was accepted as this job, as it was handed in; None if there is no such job."""
     async with db.connection() as connection:
-        content: str | None = await connection.fetchval("SELECT payload ->> 'content' FROM jobs WHERE id = $1", job_id)
+        content: str | None = await connection.fetchval(
+            "SELECT payload ->> 'content' FROM all_jobs WHERE id = $1", job_id
+        )
     return content
 
 

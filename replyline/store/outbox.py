@@ -93,6 +93,19 @@ RETURNING id, run_at = 'infinity' AS behind
 """
 
 
+# What waits is known by the unique index; what ended, by this. The index lets a repeated key in only once the first job with it
+# has left `jobs`, by a transaction that has committed (an insert waits for one that has not). This statement begins after the
+# insert, so it sees that commit. Scalar subqueries, because EXISTS may become a join that reads a whole table.
+_REMOVE_KNOWN = """
+DELETE FROM jobs j USING unnest($1::uuid[], $2::text[]) AS r (id, key)
+WHERE j.id = r.id AND j.finished_at IS NULL AND (
+    (SELECT f.id FROM finished_jobs f WHERE f.dedupe_key = r.key LIMIT 1) IS NOT NULL
+    OR (SELECT d.id FROM dead_jobs d WHERE d.dedupe_key = r.key LIMIT 1) IS NOT NULL
+)
+RETURNING j.id
+"""
+
+
 async def insert_jobs(connection: Connection, rows: Sequence[Enqueue], outbox: Outbox) -> set[uuid.UUID]:
     """Insert `rows` and note them for publication; returns the ids of those whose dedupe key was not known yet.
 
@@ -125,5 +138,10 @@ async def insert_jobs(connection: Connection, rows: Sequence[Enqueue], outbox: O
         [row.lane_key is not None and leads[row.lane_key] == row.id for row in rows],
     )
     behind: dict[uuid.UUID, bool] = {record["id"]: record["behind"] for record in inserted}
+    keyed = [row for row in rows if row.dedupe_key is not None and row.id in behind]
+    if keyed:
+        keys = [row.dedupe_key for row in keyed]
+        for record in await connection.fetch(_REMOVE_KNOWN, [row.id for row in keyed], keys):
+            del behind[record["id"]]
     outbox.extend(new for new in published if behind.get(new.id) is False)
     return set(behind)

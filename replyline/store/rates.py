@@ -21,7 +21,7 @@ _RATES = """
 SELECT queue, count(*)::int AS done,
        avg(extract(epoch FROM finished_at - started_at))::float8 AS average_run_s,
        avg(greatest(0, extract(epoch FROM started_at - run_at)))::float8 AS average_wait_s
-FROM jobs WHERE state = 'DONE' AND finished_at > now() - make_interval(secs => $1)
+FROM finished_jobs WHERE finished_at > now() - make_interval(secs => $1)
 GROUP BY queue ORDER BY queue
 """
 

@@ -30,7 +30,7 @@ _SWEEPING = 0x73776565  # "swee": one sweep at a time, whichever process makes i
 
 _DUE = """
 SELECT id, queue, generation, run_at FROM jobs
-WHERE state = 'WAITING' AND run_at < now() - make_interval(secs => $1) AND queue <> ALL($5::text[])
+WHERE finished_at IS NULL AND run_at < 'infinity' AND run_at < now() - make_interval(secs => $1) AND queue <> ALL($5::text[])
   AND ($2::timestamptz IS NULL OR (run_at, id) > ($2, $3))
 ORDER BY run_at, id LIMIT $4
 """
@@ -43,19 +43,13 @@ _REPUBLISH = """
 UPDATE jobs j SET generation = CASE WHEN r.anew THEN j.generation + 1 ELSE greatest(j.generation, 1) END,
     handed_over_at = CASE WHEN j.payload ? 'to' THEN coalesce(j.handed_over_at, now()) ELSE j.handed_over_at END
 FROM unnest($1::uuid[], $2::int[], $3::bool[]) AS r (id, generation, anew)
-WHERE j.id = r.id AND j.generation = r.generation AND j.state = 'WAITING' AND j.run_at < now()
+WHERE j.id = r.id AND j.generation = r.generation AND j.finished_at IS NULL AND j.run_at < now()
 RETURNING j.id, j.queue, j.name, j.payload::text AS payload, j.priority::int AS priority, j.generation
 """
 
-_PURGE_DONE = """
-DELETE FROM jobs WHERE id IN (
-    SELECT id FROM jobs WHERE state = 'DONE'
-      AND finished_at < now() - make_interval(secs => $1 + CASE WHEN dedupe_key IS NULL THEN 0 ELSE 86400 END) LIMIT $2
-)
-"""
 _PURGE_DEAD = """
-DELETE FROM jobs WHERE id IN (
-    SELECT id FROM jobs WHERE state = 'DEAD' AND finished_at < now() - make_interval(secs => $1) LIMIT $2
+DELETE FROM dead_jobs WHERE id IN (
+    SELECT id FROM dead_jobs WHERE finished_at < now() - make_interval(secs => $1) ORDER BY finished_at LIMIT $2
 )
 """
 _PURGE_EVENTS = """
@@ -134,19 +128,11 @@ async def republish(connection: Connection, lost: Sequence[LostJob], outbox: Out
     return len(records)
 
 
-async def purge(connection: Connection, *, keep_jobs_s: float, keep_dead_letters_s: float, limit: int = 5000) -> int:
-    """Delete at most `limit` rows of each kind that were kept long enough; returns how many went.
-
-    A job with a dedupe key is kept a day longer than the others: Meta repeats callbacks for 7 days (WhatsApp Cloud API,
-    "Webhooks": retried with decreasing frequency for up to 7 days).
-    """
+async def purge(connection: Connection, *, keep_dead_letters_s: float, limit: int = 5000) -> int:
+    """Delete at most `limit` rows of each kind that were kept long enough; returns how many went."""
     gone = 0
-    for statement, keep_s in (
-        (_PURGE_DONE, keep_jobs_s),
-        (_PURGE_DEAD, keep_dead_letters_s),
-        (_PURGE_EVENTS, keep_dead_letters_s),
-    ):
-        gone += int((await connection.execute(statement, keep_s, limit)).rsplit(" ", 1)[-1])
+    for statement in (_PURGE_DEAD, _PURGE_EVENTS):
+        gone += int((await connection.execute(statement, keep_dead_letters_s, limit)).rsplit(" ", 1)[-1])
     return gone
 
 

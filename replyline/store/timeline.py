@@ -112,10 +112,10 @@ SELECT trace_id, customer_id, conversation_id, seq, direction FROM messages
 WHERE id = $1 AND ($2::uuid IS NULL OR customer_id = $2)
 UNION ALL
 SELECT trace_id, customer_id, NULL, NULL, NULL FROM jobs
-WHERE state = 'WAITING' AND queue = 'incoming-messages' AND message_id = $1 AND ($2::uuid IS NULL OR customer_id = $2)
+WHERE finished_at IS NULL AND queue = 'incoming-messages' AND message_id = $1 AND ($2::uuid IS NULL OR customer_id = $2)
 UNION ALL
-SELECT trace_id, customer_id, NULL, NULL, NULL FROM jobs
-WHERE state = 'DEAD' AND queue = 'incoming-messages' AND message_id = $1 AND customer_id = coalesce($2, customer_id)
+SELECT trace_id, customer_id, NULL, NULL, NULL FROM dead_jobs
+WHERE queue = 'incoming-messages' AND message_id = $1 AND customer_id = coalesce($2, customer_id)
 LIMIT 1
 """
 
@@ -127,8 +127,8 @@ WITH traces AS (
     WHERE m.conversation_id = $3 AND m.direction = 'OUTBOUND' AND m.turn_after_seq < $4 AND m.turn_through_seq >= $4
     UNION SELECT j.trace_id FROM jobs j JOIN conversations v ON v.id = j.conversation_id
     WHERE j.conversation_id = $3 AND j.queue = 'ai-processing' AND j.state = 'WAITING' AND v.answered_seq < $4
-    UNION SELECT j.trace_id FROM jobs j
-    WHERE j.customer_id = $2 AND j.state = 'DEAD' AND j.conversation_id = $3 AND j.queue = 'ai-processing'
+    UNION SELECT j.trace_id FROM dead_jobs j
+    WHERE j.customer_id = $2 AND j.conversation_id = $3 AND j.queue = 'ai-processing'
       AND (j.payload ->> 'afterSeq')::bigint < $4 AND (j.payload ->> 'throughSeq')::bigint >= $4
 ), found AS (
     SELECT j.id, j.queue, j.state, j.parent_id, j.message_id, j.conversation_id, j.attempts, j.generation, j.reason,
@@ -139,7 +139,9 @@ WITH traces AS (
                 ELSE greatest(0, extract(epoch FROM coalesce(j.started_at, j.finished_at) - j.run_at)) END AS wait_s,
            extract(epoch FROM j.finished_at - j.started_at) AS run_s,
            CASE WHEN j.queue = 'webhook-delivery' THEN (j.payload ->> 'eventId')::uuid END AS event_id
-    FROM jobs j WHERE j.trace_id IN (SELECT trace_id FROM traces) AND j.customer_id = $2 ORDER BY j.id LIMIT $5
+    FROM traces t CROSS JOIN LATERAL (
+        SELECT * FROM all_jobs WHERE trace_id = t.trace_id AND customer_id = $2 ORDER BY id LIMIT $5
+    ) j ORDER BY j.id LIMIT $5
 ), said AS (
     SELECT m.id, m.direction, m.role, m.status, m.synthetic, m.seq, m.error_reason, m.created_at, m.sent_at, m.delivered_at,
            m.read_at, m.failed_at, m.content_type, m.body
@@ -159,11 +161,11 @@ SELECT (SELECT coalesce(json_agg(found ORDER BY found.id), '[]') FROM found)::te
 
 _MESSAGE_OF_ID = """
 SELECT id FROM messages WHERE id = $1
-UNION ALL SELECT message_id FROM jobs WHERE state = 'WAITING' AND message_id = $1
+UNION ALL SELECT message_id FROM jobs WHERE finished_at IS NULL AND message_id = $1
 UNION ALL SELECT coalesce(j.message_id, (
-    SELECT t.message_id FROM jobs t WHERE t.trace_id = j.trace_id AND t.message_id IS NOT NULL ORDER BY t.id LIMIT 1
-)) FROM jobs j WHERE j.id = $1
-UNION ALL (SELECT message_id FROM jobs WHERE trace_id = $1 AND message_id IS NOT NULL ORDER BY id LIMIT 1)
+    SELECT t.message_id FROM all_jobs t WHERE t.trace_id = j.trace_id AND t.message_id IS NOT NULL ORDER BY t.id LIMIT 1
+)) FROM all_jobs j WHERE j.id = $1
+UNION ALL (SELECT message_id FROM all_jobs WHERE trace_id = $1 AND message_id IS NOT NULL ORDER BY id LIMIT 1)
 LIMIT 1
 """
 # By channel, because that is how the ids of the outside are indexed.

@@ -84,6 +84,7 @@ class Turn:
         return tuple(reversed(kept))
 
 
+# LATERAL and scalar subqueries, because a join may read all messages of a conversation, and an EXISTS all knowledge.
 _OPEN = """
 SELECT r.ord, v.id AS conversation_id, v.customer_id, v.chatbot_id, v.channel_id, c.kind AS channel, v.reply_to,
        last.id AS last_message_id, last.external_id AS last_external_id, v.owner, v.owner_epoch, v.amendments,
@@ -94,11 +95,14 @@ SELECT r.ord, v.id AS conversation_id, v.customer_id, v.chatbot_id, v.channel_id
        -- EXISTS could be planned as one look at all chunks of all chatbots.
        (SELECT true FROM knowledge_chunks k WHERE k.chatbot_id = b.id LIMIT 1) IS NOT NULL AS has_knowledge
 FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS r (job_id, after_seq, through_seq, ord)
-JOIN jobs j ON j.id = r.job_id AND j.state = 'WAITING'
+JOIN jobs j ON j.id = r.job_id AND j.finished_at IS NULL
 JOIN conversations v ON v.id = j.conversation_id
 JOIN channels c ON c.id = v.channel_id
 JOIN chatbots b ON b.id = v.chatbot_id
-LEFT JOIN messages last ON last.conversation_id = v.id AND last.seq = coalesce(r.through_seq, v.last_inbound_seq)
+LEFT JOIN LATERAL (
+    SELECT m.id, m.external_id FROM messages m
+    WHERE m.conversation_id = v.id AND m.seq = coalesce(r.through_seq, v.last_inbound_seq) LIMIT 1
+) last ON true
 """
 
 # Our fallback texts are never fed back to the model, nor what never reached the person.

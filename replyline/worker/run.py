@@ -19,6 +19,7 @@ from replyline.worker.deletions import Deletions
 from replyline.worker.execute import Executor
 from replyline.worker.external import ExternalWork
 from replyline.worker.sweeper import Sweeper
+from replyline.worker.upkeep import Upkeep
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +76,10 @@ async def work(
     app.health.start()
     background = []
     if sweep:
+        upkeep = Upkeep(app)
+        app.health.watch("upkeep", lambda: upkeep.trouble, vital=False)
         background = [
+            app.supervisor.start("upkeep", upkeep.run, vital=False),
             app.supervisor.start("sweeper", Sweeper(app).run, vital=False),
             app.supervisor.start("deletions", Deletions(app).run, vital=False),
             app.supervisor.start("customer deletions", CustomerDeletions(app).run, vital=False),

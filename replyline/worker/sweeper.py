@@ -148,9 +148,7 @@ class Sweeper:
     async def _clear_away(self) -> None:
         settings = self._app.settings
         async with self._app.database.connection() as connection:
-            gone = await purge(
-                connection, keep_jobs_s=settings.keep_jobs_s, keep_dead_letters_s=settings.keep_dead_letters_s
-            )
+            gone = await purge(connection, keep_dead_letters_s=settings.keep_dead_letters_s)
             gone += await purge_callbacks(
                 connection, parked_s=settings.park_statuses_s, unread_s=settings.keep_unread_callbacks_s
             )

@@ -151,7 +151,7 @@ async def _assert_whole(town: Town, wrote: dict[str, list[str]]) -> None:
 
 async def _until_received(town: Town, count: int) -> None:
     async def received() -> bool:
-        (row,) = await town.rows("SELECT count(*) AS jobs FROM jobs WHERE queue = 'incoming-messages'")
+        (row,) = await town.rows("SELECT count(*) AS jobs FROM all_jobs WHERE queue = 'incoming-messages'")
         return bool(row["jobs"] == count)
 
     await until(received, timeout_s=180, what=f"{count} messages at the door")

@@ -44,7 +44,7 @@ async def test_one_contact_floods(full: bool, harmed: bool) -> None:
         arrived = [
             row["content"]
             for row in await town.rows(
-                "SELECT payload ->> 'content' AS content FROM jobs "
+                "SELECT payload ->> 'content' AS content FROM all_jobs "
                 "WHERE queue = 'incoming-messages' AND payload ->> 'externalUserId' = '4915100000001' ORDER BY id"
             )
         ]
@@ -53,7 +53,9 @@ async def test_one_contact_floods(full: bool, harmed: bool) -> None:
         assert await town.dead() == []
         seen = [sent.text for sent in await town.seen() if sent.to.lstrip("+") == _NEIGHBOUR]
         assert seen == ["Echo: before", "Echo: during"]
-        (setbacks,) = await town.rows("SELECT sum(setbacks)::int AS count FROM jobs WHERE queue = 'incoming-messages'")
+        (setbacks,) = await town.rows(
+            "SELECT sum(setbacks)::int AS count FROM all_jobs WHERE queue = 'incoming-messages'"
+        )
         if not harmed:
             # Nobody was postponed, and the neighbour's message did not queue behind the flood's.
             assert setbacks["count"] == 0
@@ -66,7 +68,7 @@ async def test_one_contact_floods(full: bool, harmed: bool) -> None:
 # which share its beginning.
 _STARTED_BETWEEN = """
 SELECT count(DISTINCT f.started_at)::int AS jobs
-FROM jobs n JOIN jobs f ON f.queue = n.queue AND f.started_at > n.created_at AND f.started_at < n.started_at
+FROM all_jobs n JOIN all_jobs f ON f.queue = n.queue AND f.started_at > n.created_at AND f.started_at < n.started_at
 WHERE n.payload ->> 'content' = 'during' AND f.payload ->> 'externalUserId' = '4915100000001'
 """
 
@@ -83,7 +85,7 @@ async def _flood(town: Town, texts: list[str]) -> None:
 
 
 async def _at_the_door(town: Town, count: int) -> bool:
-    (row,) = await town.rows("SELECT count(*) AS jobs FROM jobs WHERE queue = 'incoming-messages'")
+    (row,) = await town.rows("SELECT count(*) AS jobs FROM all_jobs WHERE queue = 'incoming-messages'")
     return bool(row["jobs"] >= count)
 
 

@@ -73,7 +73,7 @@ async def test_whatever_redis_refuses_for_a_while_no_message_is_lost_or_doubled_
             wrote = dict(everybody[number * each : (number + 1) * each])
             await _write_through(town, redis, wrote, harm, for_s=45 if full else 3)
             assert (lost_and_doubled(wrote, await town.seen()), await town.dead()) == (([], []), []), harm.__name__
-        generations = await town.rows("SELECT max(generation) AS highest FROM jobs")
+        generations = await town.rows("SELECT max(generation) AS highest FROM all_jobs")
         assert generations[0]["highest"] <= len(_HARMS), "generations do not pile up"
         await redis.close()
         assert await town.terminate("one") == 0
@@ -87,7 +87,7 @@ async def test_a_worker_whose_clock_is_an_hour_ahead_leaves_nothing_an_hour_late
         await town.write(wrote)
 
         async def put_off() -> bool:
-            (row,) = await town.rows("SELECT count(*) AS jobs FROM jobs WHERE attempts > 0")
+            (row,) = await town.rows("SELECT count(*) AS jobs FROM all_jobs WHERE attempts > 0")
             return bool(row["jobs"] >= len(wrote) // 2)
 
         await until(put_off, timeout_s=60)

@@ -130,7 +130,9 @@ async def _unknown(town: Town) -> bool:
 
 
 async def _backlog(town: Town, count: int) -> bool:
-    rows = await town.rows("SELECT count(*) AS n FROM jobs WHERE queue = 'whatsapp-cloud-send' AND state = 'WAITING'")
+    rows = await town.rows(
+        "SELECT count(*) AS n FROM all_jobs WHERE queue = 'whatsapp-cloud-send' AND state = 'WAITING'"
+    )
     return bool(rows[0]["n"] >= count)
 
 

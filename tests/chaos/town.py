@@ -338,7 +338,7 @@ class Town:
         async def settled() -> bool:
             try:
                 waiting = await self.rows(
-                    "SELECT queue, count(*) AS jobs FROM jobs WHERE state = 'WAITING' GROUP BY queue"
+                    "SELECT queue, count(*) AS jobs FROM all_jobs WHERE state = 'WAITING' GROUP BY queue"
                 )
             except (OSError, asyncpg.PostgresError):
                 return False  # the database is what this test is about
@@ -349,7 +349,7 @@ class Town:
             await until(settled, timeout_s=timeout_s, what="everything done")
         except AssertionError:
             rows = await self.rows(
-                "SELECT queue, wait_reason, attempts, count(*) AS jobs, min(run_at) AS due, now() AS now FROM jobs "
+                "SELECT queue, wait_reason, attempts, count(*) AS jobs, min(run_at) AS due, now() AS now FROM all_jobs "
                 "WHERE state = 'WAITING' GROUP BY 1, 2, 3"
             )
             raise AssertionError(f"still waiting after {time.monotonic() - started:.0f} s: {rows}") from None
@@ -358,7 +358,7 @@ class Town:
         """The dead letters, as (queue, reason)."""
         return [
             (row["queue"], row["reason"])
-            for row in await self.rows("SELECT queue, reason FROM jobs WHERE state = 'DEAD'")
+            for row in await self.rows("SELECT queue, reason FROM all_jobs WHERE state = 'DEAD'")
         ]
 
 

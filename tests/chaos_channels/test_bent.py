@@ -91,9 +91,9 @@ async def test_a_numbers_limit_is_kept_by_three_workers_together(messages: int) 
         async with town.http.get(f"{town.standins.urls['whatsapp_cloud']}/_limits") as response:
             refused = msgspec.json.decode(await response.read(), type=dict[str, dict[str, int]])
         assert refused[town.cloud.external_id]["throughput_refused"] == 0
-        workers = await town.rows("SELECT DISTINCT worker FROM jobs WHERE queue = 'whatsapp-cloud-send'")
+        workers = await town.rows("SELECT DISTINCT worker FROM all_jobs WHERE queue = 'whatsapp-cloud-send'")
         assert len(workers) == 3, "all of them sent"
-        assert [row["n"] for row in await town.rows("SELECT max(attempts) AS n FROM jobs")] == [0]
+        assert [row["n"] for row in await town.rows("SELECT max(attempts) AS n FROM all_jobs")] == [0]
 
 
 async def test_a_worker_that_dies_while_sending_asks_before_it_sends_again(messages: int) -> None:

@@ -126,7 +126,7 @@ async def test_discarding_all_asks_and_deletes_nothing_without_a_yes(
         called = await call("dead-letters discard --all")
         assert called.code == 1
         assert "Delete 1 dead letter for good?" in called.out + called.err
-        assert await everything.scene.value("SELECT count(*) FROM jobs WHERE state = 'DEAD'") == 1
+        assert await everything.scene.value("SELECT count(*) FROM all_jobs WHERE state = 'DEAD'") == 1
 
 
 async def test_a_contacts_name_cannot_steer_the_terminal(

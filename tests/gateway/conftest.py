@@ -102,7 +102,7 @@ class Shop:
 
     async def at_rest(self) -> bool:
         """Whether no job waits."""
-        return await self.value("SELECT count(*) FROM jobs WHERE state = 'WAITING'") == 0
+        return await self.value("SELECT count(*) FROM all_jobs WHERE state = 'WAITING'") == 0
 
 
 @pytest.fixture

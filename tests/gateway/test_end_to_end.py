@@ -109,7 +109,7 @@ async def test_a_gateway_killed_in_the_middle_of_200_sends_sends_each_once(shop:
     assert sorted(filter(None, ids)) == sorted(people), "none lost"
     assert [jid for jid, seen in ids.items() if len(seen) != 1] == [], "no person has two messages"
     assert len({next(iter(seen)) for seen in ids.values()}) == 200
-    assert await shop.value("SELECT count(*) FROM jobs WHERE state = 'DEAD'") == 0
+    assert await shop.value("SELECT count(*) FROM all_jobs WHERE state = 'DEAD'") == 0
 
 
 async def test_of_two_gateways_one_has_the_session_and_the_other_takes_it_when_that_dies(shop: Shop) -> None:

@@ -120,7 +120,7 @@ async def test_a_message_is_answered_delivered_counted_and_announced(
             return [row["type"] for row in rows] if len(rows) == 2 else []
 
         assert await until(announced) == ["message.received", "message.sent"]
-        jobs = await journey.rows("SELECT queue, state, priority FROM jobs ORDER BY id")
+        jobs = await journey.rows("SELECT queue, state, priority FROM all_jobs ORDER BY id")
         assert {row["state"] for row in jobs} == {"DONE"}
         assert {row["priority"] for row in jobs} == {3}, "the plan's priority on every job of every queue"
         assert {queue, "incoming-messages", "ai-processing", "outgoing-messages", "webhook-delivery"} == {
@@ -146,7 +146,7 @@ async def test_a_refused_message_is_a_dead_letter_and_comes_back_by_replay(
         await journey.hear("Hello")
 
         async def dead() -> Sequence[asyncpg.Record]:
-            return await journey.rows("SELECT id, queue, reason FROM jobs WHERE state = 'DEAD'")
+            return await journey.rows("SELECT id, queue, reason FROM all_jobs WHERE state = 'DEAD'")
 
         (letter,) = await until(dead)
         assert letter["queue"] == queue
@@ -190,7 +190,7 @@ async def test_a_send_that_fails_for_a_moment_is_repeated_and_seen_once(
         assert await until(journey.seen) == ["Echo: Hello"]
 
         async def done() -> Sequence[asyncpg.Record]:
-            return await journey.rows(f"SELECT attempts FROM jobs WHERE queue = '{queue}' AND state = 'DONE'")  # noqa: S608
+            return await journey.rows(f"SELECT attempts FROM all_jobs WHERE queue = '{queue}' AND state = 'DONE'")  # noqa: S608
 
         (job,) = await until(done)
         assert job["attempts"] == 0, "waiting is not failing"

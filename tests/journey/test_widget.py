@@ -35,7 +35,7 @@ async def test_a_widget_message_is_answered_from_the_knowledge_base(
         assert "Tuesday to Saturday" in sent[0][1]
         async with database.connection() as connection:
             states = await connection.fetch(
-                "SELECT queue, state FROM jobs WHERE trace_id = $1 ORDER BY id", accepted.trace_id
+                "SELECT queue, state FROM all_jobs WHERE trace_id = $1 ORDER BY id", accepted.trace_id
             )
             facts = await connection.fetch("SELECT kind FROM usage_logs ORDER BY id")
         assert [(row["queue"], row["state"]) for row in states] == [

@@ -106,7 +106,7 @@ class Scene:
 
     async def job(self, job_id: uuid.UUID) -> ANY_JOB:
         """The payload of a job row."""
-        (row,) = await self.fetch("SELECT queue, payload::text AS payload FROM jobs WHERE id = $1", job_id)
+        (row,) = await self.fetch("SELECT queue, payload::text AS payload FROM all_jobs WHERE id = $1", job_id)
         return decode(row["queue"], row["payload"].encode())
 
     async def receive(self, accepted: Accepted) -> Received:
@@ -125,7 +125,7 @@ class Scene:
 
     async def waiting(self, queue: str) -> list[uuid.UUID]:
         """The waiting jobs of a queue, oldest first."""
-        rows = await self.fetch("SELECT id FROM jobs WHERE queue = $1 AND state = 'WAITING' ORDER BY id", queue)
+        rows = await self.fetch("SELECT id FROM all_jobs WHERE queue = $1 AND state = 'WAITING' ORDER BY id", queue)
         return [row["id"] for row in rows]
 
     async def open_turn(self) -> tuple[uuid.UUID, Turn]:

@@ -86,7 +86,7 @@ async def test_a_turn_given_up_says_the_fallback_text_once_an_incident(database:
         await _give_turn_up(scene)
     said = [content for content, _ in await scene.outbound()]
     assert said == [scene.chatbot.fallback_text]
-    assert await scene.value("SELECT count(*) FROM jobs WHERE queue = 'ai-processing' AND state = 'DEAD'") == 3
+    assert await scene.value("SELECT count(*) FROM all_jobs WHERE queue = 'ai-processing' AND state = 'DEAD'") == 3
     assert [job.queue for job in scene.published].count("dead-letter") == 3
 
 

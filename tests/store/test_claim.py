@@ -37,7 +37,7 @@ async def test_of_many_runs_at_once_one_may_send(database: Database) -> None:
     found = await asyncio.gather(*(_claim(scene, run) for run in runs))
     assert sum(message.claimed for message in found) == 1
     (winner,) = (run for run, message in zip(runs, found, strict=True) if message.claimed)
-    assert await scene.value("SELECT send_run FROM jobs WHERE id = $1", job_id) == winner.id
+    assert await scene.value("SELECT send_run FROM all_jobs WHERE id = $1", job_id) == winner.id
     later = await _claim(scene, run_of(job_id))
     assert (later.claimed, later.claimed_before) == (False, winner.id)
 
@@ -60,7 +60,7 @@ async def test_a_failure_that_was_written_unheard_uses_one_attempt(database: Dat
     once = failure()
     for same in (once, once, msgspec.structs.replace(once, at="2026-11-24T10:00:00+00:00")):
         await scene.moves.put_off(Setback(job_id, 0, "retry", same))
-    (row,) = await scene.fetch("SELECT attempts, jsonb_array_length(errors) FROM jobs WHERE id = $1", job_id)
+    (row,) = await scene.fetch("SELECT attempts, jsonb_array_length(errors) FROM all_jobs WHERE id = $1", job_id)
     assert tuple(row) == (2, 2)
 
 
@@ -68,7 +68,7 @@ async def test_a_run_of_an_older_generation_gets_nothing(database: Database) -> 
     scene, job_id = await _sending(database)
     await scene.fetch("UPDATE jobs SET generation = 2 WHERE id = $1", job_id)
     assert await scene.moves.claim(Claim(replace(run_of(job_id), generation=1), repeat_is_safe=True)) is None
-    assert await scene.value("SELECT send_run FROM jobs WHERE id = $1", job_id) is None
+    assert await scene.value("SELECT send_run FROM all_jobs WHERE id = $1", job_id) is None
     assert (await _claim(scene, replace(run_of(job_id), generation=2))).claimed
 
 
@@ -91,7 +91,7 @@ async def test_a_held_job_is_free_again_if_the_run_that_holds_it_had_claimed_it(
     await scene.fall_ill("token_invalid")
     await scene.moves.hold(Hold(first if own else second, scene.channel.id, "ill"))
     (row,) = await scene.fetch(
-        "SELECT j.send_run IS NULL AS free, m.status FROM jobs j JOIN messages m ON m.id = j.message_id WHERE j.id = $1",
+        "SELECT j.send_run IS NULL AS free, m.status FROM all_jobs j JOIN messages m ON m.id = j.message_id WHERE j.id = $1",
         job_id,
     )
     assert tuple(row) == ((True, "QUEUED") if own else (False, "SENDING"))

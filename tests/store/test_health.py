@@ -27,7 +27,7 @@ async def test_a_held_message_waits_without_an_attempt_and_goes_on_when_the_chan
     assert await scene.fall_ill("token_invalid")
     assert await _hold(scene) is Held.HELD
     (row,) = await scene.fetch(
-        "SELECT j.id, j.attempts, j.run_at = 'infinity' AS put_by, j.wait_reason, m.status, j.generation FROM jobs j "
+        "SELECT j.id, j.attempts, j.run_at = 'infinity' AS put_by, j.wait_reason, m.status, j.generation FROM all_jobs j "
         "JOIN messages m ON m.id = j.message_id WHERE j.queue = 'whatsapp-cloud-send'"
     )
     assert (row["attempts"], row["put_by"], row["status"]) == (0, True, "QUEUED")
@@ -50,7 +50,7 @@ async def test_a_channel_that_falls_ill_again_and_again_is_announced_once(databa
 async def test_no_job_is_held_by_a_channel_that_is_well_again(database: Database) -> None:
     scene = await _sending(database)
     assert await _hold(scene) is Held.CHANNEL_IS_WELL
-    assert await scene.value("SELECT count(*) FROM jobs WHERE held_by IS NOT NULL") == 0
+    assert await scene.value("SELECT count(*) FROM all_jobs WHERE held_by IS NOT NULL") == 0
 
 
 async def test_looks_at_a_channel_are_further_and_further_apart(database: Database) -> None:
@@ -85,7 +85,7 @@ async def test_one_held_message_tries_while_the_others_wait(database: Database) 
         assert await send_on_trial(connection, scene.channel.id, outbox)
     assert [job.id for job in outbox.jobs] == jobs[:1]
     assert await scene.value("SELECT trial_job_id FROM channels") == jobs[0]
-    assert await scene.value("SELECT count(*) FROM jobs WHERE held_by IS NOT NULL") == 2
+    assert await scene.value("SELECT count(*) FROM all_jobs WHERE held_by IS NOT NULL") == 2
 
 
 async def test_what_a_well_channel_still_holds_is_found(database: Database) -> None:

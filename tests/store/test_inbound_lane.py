@@ -25,7 +25,9 @@ from replyline.store.timeline import trace
 from tests.store.scene import Scene, failure, make_scene, run_of
 from tests.waiting import until
 
-_BEHIND = "SELECT count(*) FROM jobs WHERE run_at = 'infinity' AND wait_reason = 'behind_earlier' AND state = 'WAITING'"
+_BEHIND = (
+    "SELECT count(*) FROM all_jobs WHERE run_at = 'infinity' AND wait_reason = 'behind_earlier' AND state = 'WAITING'"
+)
 
 
 async def _texts(scene: Scene) -> list[str]:
@@ -71,7 +73,7 @@ async def test_a_run_takes_those_that_wait_behind_it_in_their_order(database: Da
     assert await scene.receive(accepted[0]) is Received.SAVED
     assert await _texts(scene) == [f"m{number}" for number in range(20)]
     assert await scene.value("SELECT count(*) FROM usage_logs WHERE kind = 'message_received'") == 20
-    assert await scene.value("SELECT count(*) FROM jobs WHERE queue = 'ai-processing'") == 1
+    assert await scene.value("SELECT count(*) FROM all_jobs WHERE queue = 'ai-processing'") == 1
 
 
 async def test_a_long_lane_goes_on_with_one_job_after_the_other(database: Database) -> None:
@@ -131,7 +133,7 @@ async def test_doors_of_several_processes_leave_no_message_behind(database: Data
         await asyncio.gather(*accepting)
         await running
     await _run_published(scene)
-    assert await scene.value("SELECT count(*) FROM jobs WHERE state = 'WAITING' AND lane_key IS NOT NULL") == 0
+    assert await scene.value("SELECT count(*) FROM all_jobs WHERE state = 'WAITING' AND lane_key IS NOT NULL") == 0
     assert await scene.value("SELECT count(*) FROM messages") == 240
 
 
@@ -296,7 +298,7 @@ async def test_two_runs_of_different_jobs_of_a_lane_at_once_save_each_message_on
 async def test_the_door_does_not_wait_for_a_row_of_a_lane_that_another_process_has_locked(database: Database) -> None:
     scene = await make_scene(database)
     accepted = await _flood(scene, 3)
-    lane = str(await scene.value("SELECT lane_key FROM jobs WHERE id = $1", accepted[1].job_id))
+    lane = str(await scene.value("SELECT lane_key FROM all_jobs WHERE id = $1", accepted[1].job_id))
     await scene.fetch("UPDATE jobs SET state = 'DONE', finished_at = now() WHERE id = $1", accepted[0].job_id)
     outbox = Outbox()
     async with database.transaction() as other, database.transaction() as door:

@@ -62,7 +62,7 @@ async def test_a_replayed_message_does_not_overtake_the_one_that_is_leaving(data
     await scene.route()  # a2 is leaving
     await _replay(scene, dead)
     sends = await scene.fetch(
-        "SELECT id, run_at FROM jobs WHERE queue = 'whatsapp-cloud-send' AND state = 'WAITING' ORDER BY id"
+        "SELECT id, run_at FROM all_jobs WHERE queue = 'whatsapp-cloud-send' AND state = 'WAITING' ORDER BY id"
     )
     assert [row["id"] == dead for row in sends] == [True, False]
     assert [job.id for job in scene.published].count(dead) == 2, "published when made, and shown as a dead letter"
@@ -83,7 +83,7 @@ async def test_a_replay_is_the_same_job_of_the_next_generation_with_no_attempts_
     await scene.route()
     dead = await scene.fail_send()
     await _replay(scene, dead)
-    (row,) = await scene.fetch("SELECT state, generation, attempts, reason FROM jobs WHERE id = $1", dead)
+    (row,) = await scene.fetch("SELECT state, generation, attempts, reason FROM all_jobs WHERE id = $1", dead)
     assert tuple(row) == ("WAITING", 1, 0, None)
     assert scene.published[-1].bullmq_id == f"{dead}-1"
     assert await scene.outbound() == [("a1", "QUEUED")]

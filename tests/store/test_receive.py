@@ -12,7 +12,7 @@ async def test_a_repeated_message_is_accepted_once_and_answers_with_the_first_id
     results = await asyncio.gather(*(scene.accept("hello", external_id="wamid.1") for _ in range(5)))
     assert len({result.job_id for result in results}) == 1
     assert sorted(result.duplicate for result in results) == [False, True, True, True, True]
-    assert await scene.value("SELECT count(*) FROM jobs") == 1
+    assert await scene.value("SELECT count(*) FROM all_jobs") == 1
     assert len(scene.published) == 1
 
 

@@ -62,7 +62,7 @@ async def _answers(valkey_url: str, url: str, *, messages: int = 20, **settings:
 
         await until(answered, timeout_s=60)
         async with app.database.connection() as connection:
-            assert await connection.fetch("SELECT errors FROM jobs WHERE attempts > 0 OR state = 'DEAD'") == []
+            assert await connection.fetch("SELECT errors FROM all_jobs WHERE attempts > 0 OR state = 'DEAD'") == []
 
 
 async def test_an_owner_without_special_rights_and_a_password_that_must_be_quoted_are_enough(valkey_url: str) -> None:

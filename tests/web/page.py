@@ -174,7 +174,7 @@ async def open_page(door: Door, channel: Channel, **more: object) -> Page:
 async def save_all(scene: Scene) -> None:
     """Do what incoming-messages would."""
     for row in await scene.fetch(
-        "SELECT id, message_id, trace_id FROM jobs WHERE queue = 'incoming-messages' AND state = 'WAITING' ORDER BY id"
+        "SELECT id, message_id, trace_id FROM all_jobs WHERE queue = 'incoming-messages' AND state = 'WAITING' ORDER BY id"
     ):
         await scene.receive(Accepted(row["id"], row["message_id"], row["trace_id"], duplicate=False))
 

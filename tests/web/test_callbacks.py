@@ -36,7 +36,7 @@ def counted(**counts: int) -> dict[str, int]:
 
 async def _payloads(database: Database) -> list[dict[str, object]]:
     async with database.connection() as connection:
-        rows = await connection.fetch("SELECT payload::text AS payload FROM jobs ORDER BY id")
+        rows = await connection.fetch("SELECT payload::text AS payload FROM all_jobs ORDER BY id")
     return [msgspec.json.decode(row["payload"], type=dict[str, object]) for row in rows]
 
 
@@ -50,7 +50,7 @@ async def test_every_message_of_a_batch_is_a_job_of_its_own_in_their_order(
     assert [payload["content"] for payload in payloads] == [f"message {n}" for n in range(5)]
     assert {payload["customerId"] for payload in payloads} == {str(cloud.customer_id)}
     async with database.connection() as connection:
-        row = await connection.fetchrow("SELECT priority, dedupe_key FROM jobs ORDER BY id LIMIT 1")
+        row = await connection.fetchrow("SELECT priority, dedupe_key FROM all_jobs ORDER BY id LIMIT 1")
     assert row is not None
     assert (row["priority"], row["dedupe_key"]) == (1, f"{cloud.id}:wamid.0")
 
@@ -257,7 +257,7 @@ async def test_redis_away_does_not_matter_at_the_door(serve: Serve, cloud: Chann
     assert (answer.status, answer.json["accepted"]) == (200, 1)
     async with database.connection() as connection:
         assert (
-            await connection.fetchval("SELECT state FROM jobs WHERE dedupe_key = $1", f"{cloud.id}:wamid.A")
+            await connection.fetchval("SELECT state FROM all_jobs WHERE dedupe_key = $1", f"{cloud.id}:wamid.A")
             == "WAITING"
         )
 

@@ -52,7 +52,7 @@ async def test_a_replayed_dead_letter_is_the_same_job_waiting_again(
 ) -> None:
     answer = await door.call("POST", f"/v1/dead-letters/{dead}/replay", key=key)
     assert (answer.status, answer.json) == (202, {"id": str(dead), "queue": "whatsapp-cloud-send", "state": "WAITING"})
-    (row,) = await scene.fetch("SELECT state, generation, attempts FROM jobs WHERE id = $1", dead)
+    (row,) = await scene.fetch("SELECT state, generation, attempts FROM all_jobs WHERE id = $1", dead)
     assert (row["state"], row["generation"], row["attempts"]) == ("WAITING", 1, 0)
     assert await scene.outbound() == [("From 7 am.", "QUEUED")]
 
@@ -72,7 +72,7 @@ async def test_one_that_cannot_be_replayed_now_says_why(door: Door, scene: Scene
 
 async def test_a_discarded_dead_letter_is_gone(door: Door, scene: Scene, dead: uuid.UUID, key: str) -> None:
     assert (await door.call("DELETE", f"/v1/dead-letters/{dead}", key=key)).status == 204
-    assert await scene.value("SELECT count(*) FROM jobs WHERE id = $1", dead) == 0
+    assert await scene.value("SELECT count(*) FROM all_jobs WHERE id = $1", dead) == 0
     assert (await door.call("DELETE", f"/v1/dead-letters/{dead}", key=key)).problem == (404, "not_found")
 
 
@@ -117,4 +117,4 @@ async def test_queues_without_redis_say_so(serve: Serve) -> None:
 async def test_a_dead_letter_is_replayed_while_redis_is_away(serve: Serve, scene: Scene, dead: uuid.UUID) -> None:
     async with serve(redis_url=f"redis://127.0.0.1:{free_port()}/0") as door:
         assert (await door.operator("POST", f"/v1/dead-letters/{dead}/replay")).status == 202
-    assert await scene.value("SELECT state FROM jobs WHERE id = $1", dead) == "WAITING"
+    assert await scene.value("SELECT state FROM all_jobs WHERE id = $1", dead) == "WAITING"

@@ -103,7 +103,7 @@ async def test_another_customers_dead_letter_is_not_replayed(door: Door, databas
     await other.route()
     dead = await other.fail_send()
     assert (await _post(door, f"/demo/dead-letters/{dead}/replay", None)).problem == (409, "not_replayable")
-    assert await other.value("SELECT state FROM jobs WHERE id = $1", dead) == "DEAD"
+    assert await other.value("SELECT state FROM all_jobs WHERE id = $1", dead) == "DEAD"
 
 
 async def test_redis_is_wiped_where_it_is_the_demos_own_and_what_was_under_way_arrives(

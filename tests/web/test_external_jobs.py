@@ -56,7 +56,9 @@ async def test_a_reported_failure_is_a_dead_letter(database: Database, serve: Se
         body = {"outcome": "failed", "error": "the phone is off"}
         assert (await door.operator("POST", f"/v1/jobs/{job_id}/result", json=body)).status == 204
     assert await scene.outbound() == [("From 7 am.", "FAILED")]
-    assert await scene.value("SELECT reason FROM jobs WHERE id = $1 AND state = 'DEAD'", job_id) == "external_failed"
+    assert (
+        await scene.value("SELECT reason FROM all_jobs WHERE id = $1 AND state = 'DEAD'", job_id) == "external_failed"
+    )
 
 
 async def test_only_the_operator_and_only_for_external_queues(database: Database, serve: Serve) -> None:

@@ -35,13 +35,13 @@ def _message(scene: Scene, **more: object) -> dict[str, object]:
 
 
 async def _count(scene: Scene) -> object:
-    return await scene.value("SELECT count(*) FROM jobs")
+    return await scene.value("SELECT count(*) FROM all_jobs")
 
 
 async def test_an_accepted_message_is_a_waiting_job(door: Door, scene: Scene, key: str) -> None:
     answer = await door.call("POST", "/v1/messages", key=key, json=_message(scene, contactName="Ana"))
     assert (answer.status, answer.json["duplicate"]) == (202, False)
-    (row,) = await scene.fetch("SELECT id, queue, state, priority, message_id, trace_id, customer_id FROM jobs")
+    (row,) = await scene.fetch("SELECT id, queue, state, priority, message_id, trace_id, customer_id FROM all_jobs")
     assert [str(row["id"]), str(row["message_id"]), str(row["trace_id"])] == [
         answer.json["jobId"],
         answer.json["messageId"],
@@ -92,7 +92,7 @@ async def test_half_an_emoji_is_replaced(door: Door, scene: Scene, key: str) -> 
     data = json.dumps(body).encode().replace(b"HERE", rb"\ud83d")
     answer = await door.call("POST", "/v1/messages", key=key, data=data, headers={"Content-Type": "application/json"})
     assert answer.status == 202
-    (row,) = await scene.fetch("SELECT payload ->> 'content' AS text, payload ->> 'contactName' AS name FROM jobs")
+    (row,) = await scene.fetch("SELECT payload ->> 'content' AS text, payload ->> 'contactName' AS name FROM all_jobs")
     assert tuple(row) == ("cut \ufffd", "Ana \ufffd")
 
 
@@ -210,7 +210,7 @@ async def test_a_server_may_use_its_own_names_for_chatbot_and_conversation(
     body = _message(scene, chatbotId="shop-bot", conversationId="cart-17")
     assert (await door.call("POST", "/v1/messages", key=key, json=body)).status == 202
     (row,) = await scene.fetch(
-        "SELECT payload ->> 'chatbotId' AS bot, payload ->> 'conversationReference' AS named FROM jobs"
+        "SELECT payload ->> 'chatbotId' AS bot, payload ->> 'conversationReference' AS named FROM all_jobs"
     )
     assert (row["bot"], row["named"]) == (str(scene.chatbot.id), "cart-17")
 

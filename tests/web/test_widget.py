@@ -60,7 +60,7 @@ async def test_a_message_repeated_by_its_page_is_stored_once(door: Door, scene: 
     answers = await asyncio.gather(*(page.write("hello", client_id) for _ in range(5)))
     assert sorted(answer.status for answer in answers) == [200, 200, 200, 200, 202]
     assert len({answer.body for answer in answers}) == 1
-    assert await scene.value("SELECT count(*) FROM jobs") == 1
+    assert await scene.value("SELECT count(*) FROM all_jobs") == 1
 
 
 async def test_two_visitors_with_the_same_client_ids_do_not_meet(door: Door, scene: Scene) -> None:
@@ -167,7 +167,7 @@ async def test_what_does_not_fit_is_refused(door: Door, scene: Scene, change: di
     page = await open_page(door, scene.channel)
     body = {"client_id": str(uuid.uuid4()), "text": "hello", **change}
     assert (await page.call("POST", "/messages", json=body)).problem == (422, "invalid")
-    assert await scene.value("SELECT count(*) FROM jobs") == 0
+    assert await scene.value("SELECT count(*) FROM all_jobs") == 0
 
 
 async def test_a_widget_with_another_chatbot_begins_another_conversation(door: Door, scene: Scene) -> None:

@@ -112,7 +112,7 @@ async def test_a_visitor_writes_five_at_once_and_then_one_a_second(door: Door, s
     answers = [await page.write(f"m{number}") for number in range(6)]
     assert [answer.status for answer in answers] == [202] * 5 + [429]
     assert 0 < int(str(answers[-1].json["retry_after_ms"])) <= 1000
-    assert await scene.value("SELECT count(*) FROM jobs") == 5
+    assert await scene.value("SELECT count(*) FROM all_jobs") == 5
 
 
 async def test_an_address_begins_a_few_conversations(serve: Serve, scene: Scene) -> None:

@@ -155,7 +155,7 @@ class Street:
         """Until no job waits, but for those that are held."""
 
         async def rested() -> bool:
-            return not await self.rows("SELECT 1 FROM jobs WHERE state = 'WAITING' AND held_by IS NULL")
+            return not await self.rows("SELECT 1 FROM all_jobs WHERE state = 'WAITING' AND held_by IS NULL")
 
         try:
             await until(rested, timeout_s=timeout_s)
@@ -164,7 +164,7 @@ class Street:
 
     async def waiting(self) -> list[tuple[object, ...]]:
         """What waits, and why."""
-        rows = await self.rows("SELECT queue, wait_reason, attempts, run_at FROM jobs WHERE state = 'WAITING'")
+        rows = await self.rows("SELECT queue, wait_reason, attempts, run_at FROM all_jobs WHERE state = 'WAITING'")
         return [tuple(row) for row in rows]
 
     async def rows(self, query: str, *values: object) -> Sequence[asyncpg.Record]:
@@ -195,7 +195,7 @@ class Street:
 
     async def dead(self) -> list[tuple[str, str]]:
         """The dead letters, as (queue, reason)."""
-        rows = await self.rows("SELECT queue, reason FROM jobs WHERE state = 'DEAD' ORDER BY id")
+        rows = await self.rows("SELECT queue, reason FROM all_jobs WHERE state = 'DEAD' ORDER BY id")
         return [(row["queue"], row["reason"]) for row in rows]
 
     async def events(self) -> list[str]:

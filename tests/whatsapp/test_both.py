@@ -151,7 +151,7 @@ async def test_a_channel_that_is_down_holds_its_messages_and_sends_them_once_it_
         people = [f"49151000000{number:02}" for number in range(10)]
         for person in people:
             await here.write("Hello", sender=person)
-        held = "SELECT count(*) FROM jobs WHERE held_by IS NOT NULL"
+        held = "SELECT count(*) FROM all_jobs WHERE held_by IS NOT NULL"
 
         async def all_held() -> bool:
             return await here.value(held) == len(people)
@@ -183,7 +183,7 @@ async def test_a_channel_that_is_down_holds_its_messages_and_sends_them_once_it_
         await here.until_at_rest()
         assert sorted(await here.texts()) == sorted(["Echo: Hello"] * len(people) + ["Echo: Still there?"])
         assert await here.events() == ["channel.unhealthy", "channel.healthy"]
-        assert await here.value("SELECT max(attempts) FROM jobs") == 0, "waiting is not failing"
+        assert await here.value("SELECT max(attempts) FROM all_jobs") == 0, "waiting is not failing"
 
 
 @BOTH

@@ -100,7 +100,7 @@ async def test_one_recipients_limit_does_not_delay_another(street: Open) -> None
         assert second.at - first.at >= 1.4
         assert other.at < second.at
         assert (await _limits(here))["pair_refused"] == 0, "our own limit comes before Meta's"
-        assert await here.value("SELECT max(attempts) FROM jobs") == 0
+        assert await here.value("SELECT max(attempts) FROM all_jobs") == 0
 
 
 async def test_a_pair_that_meta_finds_too_fast_waits_longer_each_time_without_an_attempt(street: Open) -> None:
@@ -109,7 +109,7 @@ async def test_a_pair_that_meta_finds_too_fast_waits_longer_each_time_without_an
         await here.write("Hello")
         await here.until_seen("Echo: Hello")
         await here.until_at_rest()
-        assert await here.value("SELECT max(attempts) FROM jobs") == 0
+        assert await here.value("SELECT max(attempts) FROM all_jobs") == 0
         refused, taken = await here.sends()
         waited = float(str(taken["at"])) - float(str(refused["at"]))
         assert waited >= 0.95

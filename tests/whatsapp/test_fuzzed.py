@@ -136,4 +136,4 @@ async def test_a_callback_too_large_is_refused_and_stored_nowhere(street: Open, 
         path = f"/callbacks/{kind.lower().replace('_', '-')}/{here.channel.channel_key}"
         assert (await here.door.call("POST", path, data=b"x" * 100_001)).status == 413
         assert await here.value("SELECT count(*) FROM unread_callbacks") == 0
-        assert await here.value("SELECT count(*) FROM jobs") == 0
+        assert await here.value("SELECT count(*) FROM all_jobs") == 0

@@ -56,7 +56,7 @@ async def test_a_number_that_takes_everything_and_confirms_nothing_is_found_out(
         await here.write("Anybody?", sender="4915199999999")
 
         async def held() -> bool:
-            return await here.value("SELECT count(*) FROM jobs WHERE held_by IS NOT NULL") == 1
+            return await here.value("SELECT count(*) FROM all_jobs WHERE held_by IS NOT NULL") == 1
 
         await until(held)
         assert await here.texts() == ["Echo: Hello"]
@@ -106,13 +106,15 @@ async def test_a_lost_connection_puts_messages_off_without_an_attempt(street: Op
         await here.write("Hello")
 
         async def put_off() -> bool:
-            return "not_connected" in [row["wait_reason"] for row in await here.rows("SELECT wait_reason FROM jobs")]
+            return "not_connected" in [
+                row["wait_reason"] for row in await here.rows("SELECT wait_reason FROM all_jobs")
+            ]
 
         await until(put_off)
         await here.tell("_session", {"session": here.channel.external_id, "state": "open"})
         await here.until_seen("Echo: Hello")
         await here.until_at_rest()
-        assert await here.value("SELECT max(attempts) FROM jobs") == 0
+        assert await here.value("SELECT max(attempts) FROM all_jobs") == 0
         assert await here.events() == []
 
 
@@ -127,7 +129,7 @@ async def test_messages_of_one_number_keep_their_distance(street: Open) -> None:
         gaps = [after - before for before, after in pairwise(times)]
         assert min(gaps) > 0.1, gaps
         assert times[-1] - times[0] > 5 * 0.25 * 0.9, "four a second, give or take what a call takes"
-        assert await here.value("SELECT max(attempts) FROM jobs") == 0
+        assert await here.value("SELECT max(attempts) FROM all_jobs") == 0
 
 
 async def test_a_gateway_that_paces_is_asked_again_at_the_time_it_names(street: Open) -> None:
@@ -138,7 +140,7 @@ async def test_a_gateway_that_paces_is_asked_again_at_the_time_it_names(street: 
         await here.until_at_rest()
         assert len(await here.seen()) == 4
         assert await here.dead() == []
-        assert await here.value("SELECT max(attempts) FROM jobs") == 0
+        assert await here.value("SELECT max(attempts) FROM all_jobs") == 0
 
 
 async def test_messages_of_a_day_are_counted(street: Open) -> None:

@@ -20,7 +20,7 @@ from tests.waiting import until
 async def _job(database: Database, queue: str, state: str) -> Sequence[asyncpg.Record]:
     async with database.connection() as connection:
         return await connection.fetch(
-            "SELECT *, payload::text AS raw, errors::text AS kept FROM jobs WHERE queue = $1 AND state = $2",
+            "SELECT *, payload::text AS raw, errors::text AS kept FROM all_jobs WHERE queue = $1 AND state = $2",
             queue,
             state,
         )

@@ -88,7 +88,7 @@ async def _messages(database: Database) -> Sequence[asyncpg.Record]:
 async def _jobs(database: Database, state: str = "WAITING") -> Sequence[asyncpg.Record]:
     async with database.connection() as connection:
         return await connection.fetch(
-            "SELECT *, payload::text AS raw, errors::text AS kept FROM jobs WHERE queue = $1 AND state = $2 ORDER BY id",
+            "SELECT *, payload::text AS raw, errors::text AS kept FROM all_jobs WHERE queue = $1 AND state = $2 ORDER BY id",
             WHATSAPP_QR_SEND,
             state,
         )
@@ -180,7 +180,7 @@ async def test_what_is_done_after_all_lets_no_message_overtake_the_one_that_is_l
         async with database.connection() as connection:
             assert await connection.fetchval("SELECT lane_length FROM conversations") == 2
             assert not await connection.fetchval(
-                "SELECT count(*) FROM jobs WHERE queue = 'outgoing-messages' AND state = 'WAITING'"
+                "SELECT count(*) FROM all_jobs WHERE queue = 'outgoing-messages' AND state = 'WAITING'"
             )
 
 
@@ -292,7 +292,8 @@ async def _due_for(database: Database, seconds: float) -> bool:
     async with database.connection() as connection:
         return bool(
             await connection.fetchval(
-                "SELECT bool_and(run_at < now() - make_interval(secs => $1)) FROM jobs WHERE state = 'WAITING'", seconds
+                "SELECT bool_and(run_at < now() - make_interval(secs => $1)) FROM all_jobs WHERE state = 'WAITING'",
+                seconds,
             )
         )
 

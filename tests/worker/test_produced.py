@@ -53,7 +53,7 @@ async def _received(database: Database, count: int) -> Sequence[asyncpg.Record]:
 
 
 async def _dead(database: Database) -> Mapping[str, str]:
-    rows = await _rows(database, "SELECT dedupe_key, reason, errors::text AS errors FROM jobs WHERE state = 'DEAD'")
+    rows = await _rows(database, "SELECT dedupe_key, reason, errors::text AS errors FROM all_jobs WHERE state = 'DEAD'")
     return {row["dedupe_key"]: f"{row['reason']}: {row['errors']}" for row in rows}
 
 

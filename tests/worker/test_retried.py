@@ -43,7 +43,7 @@ async def _given_up(database: Database, settings: Settings) -> AsyncIterator[tup
 async def _row(database: Database, state: str, generation: int = 0) -> asyncpg.Record | None:
     async with database.connection() as connection:
         return await connection.fetchrow(
-            "SELECT id, message_id, conversation_id FROM jobs WHERE queue = $1 AND state = $2 AND generation = $3",
+            "SELECT id, message_id, conversation_id FROM all_jobs WHERE queue = $1 AND state = $2 AND generation = $3",
             AI_PROCESSING,
             state,
             generation,

@@ -93,7 +93,7 @@ async def test_a_job_that_redis_lost_or_damaged_is_run_all_the_same(
             client.delete(key) if damage == "hash deleted" else client.hset(key, "data", "")
         async with _worked(app):
             await until(lambda: _said(database, "OUTBOUND"))
-    assert await _rows(database, "SELECT 1 FROM jobs WHERE state = 'DEAD'") == []
+    assert await _rows(database, "SELECT 1 FROM all_jobs WHERE state = 'DEAD'") == []
 
 
 async def test_a_run_of_an_older_generation_does_nothing(
@@ -107,7 +107,7 @@ async def test_a_run_of_an_older_generation_does_nothing(
         async with _worked(app):
             await until(lambda: _is_in(app, name, "completed"))
     assert await _said(database) == []
-    assert [row["state"] for row in await _rows(database, "SELECT state FROM jobs")] == ["WAITING"]
+    assert [row["state"] for row in await _rows(database, "SELECT state FROM all_jobs")] == ["WAITING"]
 
 
 async def _is_in(app: App, name: str, state: str, queue: str = "incoming-messages") -> bool:
@@ -141,7 +141,7 @@ async def test_a_producers_job_with_the_id_of_a_row_of_another_queue_is_its_own(
         name = f"{accepted.job_id}-0"
         await app.broker.publish([Publication("outgoing-messages", name, "route-message", b'{"channel": "WIDGET"}', 1)])
         await until(lambda: _is_in(app, name, "failed", "outgoing-messages"))
-        (dead,) = await _rows(database, "SELECT queue, reason, dedupe_key FROM jobs WHERE state = 'DEAD'")
+        (dead,) = await _rows(database, "SELECT queue, reason, dedupe_key FROM all_jobs WHERE state = 'DEAD'")
         assert tuple(dead) == ("outgoing-messages", "foreign_job", f"bullmq:outgoing-messages:{name}")
 
 
@@ -164,7 +164,7 @@ async def test_a_producers_nul_is_a_dead_letter_at_once_and_half_an_emoji_is_rep
         await until(lambda: _counted(database, 3))
     assert sorted(await _said(database)) == sorted(["cut \ufffd", "caf\ufffd", "\U0001f600"])
     (dead,) = await _rows(
-        database, "SELECT reason, attempts, payload ->> 'content' AS kept FROM jobs WHERE state = 'DEAD'"
+        database, "SELECT reason, attempts, payload ->> 'content' AS kept FROM all_jobs WHERE state = 'DEAD'"
     )
     assert tuple(dead) == ("unreadable_payload", 1, r"a" "\ufffd" r"b \u0000")
 
@@ -182,7 +182,7 @@ async def test_what_is_left_of_a_deleted_customer_is_not_kept(
         await _rows(database, "DELETE FROM customers WHERE id = $1", chatbot.customer_id)
         async with _worked(app):
             await until(lambda: _is_in(app, name, "completed"))
-    assert await _rows(database, "SELECT 1 FROM jobs") == []
+    assert await _rows(database, "SELECT 1 FROM all_jobs") == []
 
 
 @pytest.mark.parametrize("queue", ["ai-processing", "outgoing-messages"])
@@ -192,7 +192,7 @@ async def test_a_row_whose_payload_cannot_be_read_is_given_up_with_the_same_cons
     chatbot, _ = await _chatbot(database)
     damage = f"""
         CREATE FUNCTION damage() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF NEW.queue = '{queue}' AND NOT EXISTS (SELECT 1 FROM jobs WHERE queue = NEW.queue) THEN
+            IF NEW.queue = '{queue}' AND NOT EXISTS (SELECT 1 FROM all_jobs WHERE queue = NEW.queue) THEN
                 NEW.payload = '{{"channel": 7, "afterSeq": "x"}}';
             END IF;
             RETURN NEW;
@@ -220,7 +220,7 @@ async def test_a_row_whose_payload_cannot_be_read_is_given_up_with_the_same_cons
 
 
 async def _dead(database: Database) -> Sequence[asyncpg.Record]:
-    return await _rows(database, "SELECT reason FROM jobs WHERE state = 'DEAD'")
+    return await _rows(database, "SELECT reason FROM all_jobs WHERE state = 'DEAD'")
 
 
 async def test_what_cannot_be_adopted_for_a_reason_nobody_foresaw_is_a_dead_letter_in_the_end(

@@ -72,7 +72,7 @@ async def test_jobs_that_a_wiped_redis_lost_are_published_again_at_once(
 
         await until(back)
         async with database.connection() as connection:
-            assert await connection.fetchval("SELECT count(*) FROM jobs WHERE generation = 1") == 1200
+            assert await connection.fetchval("SELECT count(*) FROM all_jobs WHERE generation = 1") == 1200
 
 
 async def test_jobs_that_wait_in_redis_are_left_alone(database: Database, database_url: str, valkey_url: str) -> None:
@@ -92,7 +92,7 @@ async def test_a_single_job_that_was_never_published_is_found_after_its_grace(
         await sweeper.sweep()
         await _accepted(app, database, 5)
         async with database.connection() as connection:
-            lost = await connection.fetchval("SELECT id FROM jobs ORDER BY id OFFSET 2 LIMIT 1")
+            lost = await connection.fetchval("SELECT id FROM all_jobs ORDER BY id OFFSET 2 LIMIT 1")
         await app.broker.remove("incoming-messages", f"{lost}-0")
         assert await sweeper.sweep() == 0, "its publisher has the grace to do it"
         async with database.connection() as connection:
@@ -102,23 +102,6 @@ async def test_a_single_job_that_was_never_published_is_found_after_its_grace(
         assert await app.broker.states("incoming-messages", [f"{lost}-1"]) == ["prioritized"]
 
 
-async def test_what_was_kept_long_enough_is_cleared_away(
-    database: Database, database_url: str, valkey_url: str
-) -> None:
-    from replyline.store.sweep import purge  # noqa: PLC0415  only this test needs it
-
-    async with open_app(settings_for(valkey_url, database_url)) as app:
-        await _accepted(app, database, 4)
-        async with database.transaction() as connection:
-            await connection.execute(
-                "UPDATE jobs SET state = 'DONE', finished_at = now() - interval '8 days' "
-                "WHERE id IN (SELECT id FROM jobs ORDER BY id LIMIT 2)"
-            )
-            gone = await purge(connection, keep_jobs_s=7 * 86400, keep_dead_letters_s=30 * 86400)
-            assert gone == 2
-            assert await connection.fetchval("SELECT count(*) FROM jobs") == 2
-
-
 async def _make_due(database: Database) -> None:
     async with database.connection() as connection:
         await connection.execute("UPDATE jobs SET run_at = now() - interval '1 minute'")
@@ -126,7 +109,7 @@ async def _make_due(database: Database) -> None:
 
 async def _generations(database: Database) -> list[int]:
     async with database.connection() as connection:
-        return [row["generation"] for row in await connection.fetch("SELECT generation FROM jobs ORDER BY id")]
+        return [row["generation"] for row in await connection.fetch("SELECT generation FROM all_jobs ORDER BY id")]
 
 
 async def test_jobs_that_our_own_publisher_still_holds_are_not_lost(
@@ -188,7 +171,7 @@ async def test_generations_do_not_pile_up_while_a_job_does_not_arrive(
         await sweeper.sweep()
         await _accepted(app, database, 1)
         async with database.connection() as connection:
-            lost = await connection.fetchval("SELECT id FROM jobs")
+            lost = await connection.fetchval("SELECT id FROM all_jobs")
         await app.broker.remove("incoming-messages", f"{lost}-0")
         for _ in range(3):
             await _make_due(database)

@@ -55,10 +55,10 @@ SELECT EXISTS (SELECT 1 FROM conversations WHERE id = $1 AND channel_id = $2) OR
 )
 """
 
-_KNOWN = "SELECT dedupe_key, id, message_id, trace_id FROM jobs WHERE dedupe_key = ANY($1::text[])"
+_KNOWN = "SELECT dedupe_key, id, message_id, trace_id FROM all_jobs WHERE dedupe_key = ANY($1::text[])"
 
 
-_ACCEPTED_AS = "SELECT message_id FROM jobs WHERE dedupe_key = $1 AND customer_id = $2"
+_ACCEPTED_AS = "SELECT message_id FROM all_jobs WHERE dedupe_key = $1 AND customer_id = $2"
 
 
 async def accepted_as(connection: Connection, key: str, *, customer_id: uuid.UUID) -> uuid.UUID | None:

@@ -32,9 +32,9 @@ class Adopted:
     """Whether it was given up before."""
 
 
-_KNOWN = "SELECT id, generation, state, payload::text AS payload FROM jobs WHERE dedupe_key = $1"
+_KNOWN = "SELECT id, generation, state, payload::text AS payload FROM all_jobs WHERE dedupe_key = $1"
 # Only a job that could not be adopted before has no customer.
-_UNBURY = "DELETE FROM jobs WHERE dedupe_key = $1 AND state = 'DEAD' AND customer_id IS NULL RETURNING id"
+_UNBURY = "DELETE FROM dead_jobs WHERE dedupe_key = $1 AND customer_id IS NULL RETURNING id"
 
 
 async def adopt(connection: Connection, bullmq_id: str, produced: Produced) -> Adopted:
@@ -73,10 +73,11 @@ async def _adopt(connection: Connection, bullmq_id: str, produced: Produced) -> 
 
 
 _BURY = """
-INSERT INTO jobs (id, queue, name, payload, state, customer_id, trace_id, dedupe_key, priority, reason, errors, attempts,
-                  started_at, finished_at, worker)
-VALUES ($1, $2, $3, $4::jsonb, 'DEAD', $5, $6, $7, $8, $9, jsonb_build_array($10::jsonb), 1, $11, now(), $12)
-ON CONFLICT (dedupe_key) WHERE dedupe_key IS NOT NULL DO NOTHING
+INSERT INTO dead_jobs (id, queue, name, payload, trace_id, dedupe_key, priority, run_at, generation, attempts, created_at,
+                       waits, errors, started_at, finished_at, worker, reason)
+SELECT $1, $2, $3, $4::jsonb, $1, $5, $6, now(), 0, 1, now(), '[]', jsonb_build_array($8::jsonb), $9, now(), $10, $7
+WHERE NOT EXISTS (SELECT FROM all_jobs WHERE dedupe_key = $5)
+ON CONFLICT DO NOTHING
 """
 
 
@@ -88,15 +89,12 @@ async def bury_foreign(
         payload = msgspec.json.encode(msgspec.json.decode(mend_json(data))).decode()
     except (msgspec.DecodeError, RecursionError):
         payload = msgspec.json.encode({"unreadable": data[:MAX_UNREADABLE_BYTES].decode(errors="replace")}).decode()
-    row_id = new_id()
     await connection.execute(
         _BURY,
-        row_id,
+        new_id(),
         queue,
         storable(name),
         without_nul(payload),
-        None,
-        row_id,
         storable(f"bullmq:{queue}:{bullmq_id}"),
         LOWEST_PRIORITY,
         reason,

@@ -16,13 +16,13 @@ AMENDMENTS: frozenset[IncomingKind] = frozenset({"edit", "revoke", "echo_edit", 
 _EDIT = """
 UPDATE messages SET content = $5, body = CASE WHEN $6::text IS NULL THEN body ELSE coalesce(body, '{}') || $6::jsonb END,
     edited_at = now()
-WHERE channel_id = $1 AND external_id = $2 AND conversation_id = $3 AND direction = $4 AND deleted_at IS NULL
+WHERE channel_id = $1 AND external_id = $2 AND (conversation_id = $3) IS TRUE AND direction = $4 AND deleted_at IS NULL
 RETURNING id, seq, content, body::text AS body
 """
 # A tombstone: the place stays, so that nothing moves, and the words are gone.
 _REVOKE = """
 UPDATE messages SET content = '', body = NULL, deleted_at = now()
-WHERE channel_id = $1 AND external_id = $2 AND conversation_id = $3 AND direction = $4 AND deleted_at IS NULL
+WHERE channel_id = $1 AND external_id = $2 AND (conversation_id = $3) IS TRUE AND direction = $4 AND deleted_at IS NULL
 RETURNING id, seq, content, body::text AS body
 """
 

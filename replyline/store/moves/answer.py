@@ -71,12 +71,12 @@ class Answered(Enum):
     ALREADY_DONE = auto()
 
 
-_WAITING = "SELECT id, supersedes FROM jobs WHERE id = ANY($1::uuid[]) AND state = 'WAITING'"
+_WAITING = "SELECT id, supersedes FROM jobs WHERE id = ANY($1::uuid[]) AND finished_at IS NULL"
 _NOTE = """
 UPDATE jobs j SET errors = keep_last(j.errors || r.note::jsonb, $3)
-FROM unnest($1::uuid[], $2::text[]) AS r (id, note) WHERE j.id = r.id
+FROM unnest($1::uuid[], $2::text[]) AS r (id, note) WHERE j.id = r.id AND j.finished_at IS NULL
 """
-_SUPERSEDE = "UPDATE jobs SET supersedes = supersedes + 1 WHERE id = ANY($1::uuid[]) AND state = 'WAITING'"
+_SUPERSEDE = "UPDATE jobs SET supersedes = supersedes + 1 WHERE id = ANY($1::uuid[]) AND finished_at IS NULL"
 
 
 async def answer(connection: Connection, rows: Sequence[Answer], outbox: Outbox) -> list[Answered]:
@@ -87,16 +87,13 @@ async def answer(connection: Connection, rows: Sequence[Answer], outbox: Outbox)
         for record in await connection.fetch(_WAITING, [row.run.job_id for row in rows])
     }
     results = [_judge(row, locked.get(row.conversation_id), supersedes) for row in rows]
-    await _finish_judged(connection, rows, results)
     committed = [row for row, result in zip(rows, results, strict=True) if result is Answered.COMMITTED]
+    await _note(connection, committed)
+    await _finish_judged(connection, rows, results)
     spoken = [(row, utterance) for row in committed for utterance in _utterances(row, locked[row.conversation_id])]
     heads = await say(connection, [utterance for _, utterance in spoken], outbox)
     turns = [turn for row in committed if (turn := _rest(row, locked[row.conversation_id])) is not None]
     await save_conversations(connection, {row.conversation_id: locked[row.conversation_id] for row in committed})
-    noted = [(row.run.job_id, row.note) for row in committed if row.note is not None]
-    if noted:
-        notes = [msgspec.json.encode(note).decode() for _, note in noted]
-        await connection.execute(_NOTE, [job_id for job_id, _ in noted], notes, MAX_ERRORS_KEPT)
     said = {row.run.job_id: utterance.message_id for row, utterance in reversed(spoken)}
     await meter(connection, _facts(rows, locked, said))
     await insert_jobs(connection, [*heads, *turns], outbox)
@@ -113,6 +110,13 @@ def _judge(row: Answer, conversation: LockedConversation | None, supersedes: Map
     if overtaken and not replayed and (not row.texts or supersedes[row.run.job_id] < MAX_SUPERSEDES):
         return Answered.SUPERSEDED
     return Answered.COMMITTED
+
+
+async def _note(connection: Connection, rows: Sequence[Answer]) -> None:
+    noted = [(row.run.job_id, row.note) for row in rows if row.note is not None]
+    if noted:
+        notes = [msgspec.json.encode(note).decode() for _, note in noted]
+        await connection.execute(_NOTE, [job_id for job_id, _ in noted], notes, MAX_ERRORS_KEPT)
 
 
 async def _finish_judged(connection: Connection, rows: Sequence[Answer], results: Sequence[Answered]) -> None:

@@ -64,7 +64,7 @@ WITH asked AS (
       AS r (job_id, generation, run_id, repeat_is_safe, ord)
 ), claimed AS (
     UPDATE jobs j SET send_run = r.run_id FROM asked r
-    WHERE j.id = r.job_id AND j.state = 'WAITING' AND j.generation <= r.generation
+    WHERE j.id = r.job_id AND j.finished_at IS NULL AND j.generation <= r.generation
       AND (j.send_run IS NULL AND j.handed_over_at IS NULL OR j.send_run = r.run_id
            OR r.repeat_is_safe AND j.handed_over_at IS NULL)
     RETURNING j.id
@@ -81,7 +81,7 @@ SELECT r.ord, m.id AS message_id, m.conversation_id, m.customer_id, m.channel_id
        c.id IS NOT NULL AS claimed, j.send_run AS claimed_before,
        j.handed_over_at IS NOT NULL AS handed_over
 FROM asked r
-JOIN jobs j ON j.id = r.job_id AND j.state = 'WAITING' AND j.generation <= r.generation
+JOIN jobs j ON j.id = r.job_id AND j.finished_at IS NULL AND j.generation <= r.generation
 JOIN messages m ON m.id = j.message_id AND m.direction = 'OUTBOUND'
 JOIN conversations v ON v.id = m.conversation_id
 LEFT JOIN claimed c ON c.id = j.id
@@ -92,7 +92,7 @@ LEFT JOIN messages q ON q.id = m.quotes AND q.channel_id = m.channel_id
 _CLAIM_REPEAT = """
 WITH claimed AS (
     UPDATE jobs SET send_run = $2, handed_over_at = NULL
-    WHERE id = $1 AND state = 'WAITING' AND generation <= $3 AND send_run IS NOT DISTINCT FROM $4
+    WHERE id = $1 AND finished_at IS NULL AND generation <= $3 AND send_run IS NOT DISTINCT FROM $4
     RETURNING message_id
 )
 UPDATE messages m SET status = 'SENDING', unknown_since = NULL FROM claimed c

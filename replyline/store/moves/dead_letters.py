@@ -29,17 +29,17 @@ class DeadLetter:
 _FIND = """
 SELECT id, queue, name, payload::text AS payload, conversation_id, message_id, priority::int AS priority, generation,
        payload ->> 'eventId' AS event_id, customer_id IS NULL AND dedupe_key LIKE 'bullmq:%' AS never_accepted, reason
-FROM jobs WHERE id = $1 AND state = 'DEAD' AND ($2::uuid IS NULL OR customer_id = $2)
+FROM dead_jobs WHERE id = $1 AND ($2::uuid IS NULL OR customer_id = $2)
 """
 
 _REVIVE = """
-UPDATE jobs
-SET state = 'WAITING', generation = generation + 1, attempts = 0, supersedes = 0, send_run = NULL, reason = NULL,
-    finished_at = NULL, postponed_since = NULL, handed_over_at = NULL,
-    run_at = CASE WHEN $2 THEN 'infinity'::timestamptz ELSE now() END,
-    wait_reason = CASE WHEN $2 THEN 'behind_earlier' END,
-    wait_since = CASE WHEN $2 THEN now() END, waits = '[]'
-WHERE id = $1 AND state = 'DEAD'
+WITH back AS (DELETE FROM dead_jobs WHERE id = $1 RETURNING *)
+INSERT INTO jobs (id, queue, name, payload, customer_id, conversation_id, message_id, trace_id, parent_id, dedupe_key, lane_key,
+                  priority, generation, errors, created_at, started_at, worker, run_at, wait_reason, wait_since)
+SELECT id, queue, name, payload, customer_id, conversation_id, message_id, trace_id, parent_id, dedupe_key, lane_key,
+       priority, generation + 1, errors, created_at, started_at, worker, CASE WHEN $2 THEN 'infinity'::timestamptz ELSE now() END,
+       CASE WHEN $2 THEN 'behind_earlier' END, CASE WHEN $2 THEN now() END
+FROM back
 RETURNING generation
 """
 
@@ -48,14 +48,14 @@ _NEVER_ACCEPTED = (
     "Retry it in BullMQ (bull-board), which reads its data anew, or let the producer add it again; "
     "then discard this dead letter if it is left"
 )
-_OTHER_TURN = "SELECT 1 FROM jobs WHERE conversation_id = $1 AND queue = $2 AND state = 'WAITING'"
+_OTHER_TURN = "SELECT 1 FROM jobs WHERE conversation_id = $1 AND queue = 'ai-processing' AND state = 'WAITING'"
 _REQUEUE_MESSAGE = """
 UPDATE messages SET status = 'QUEUED', failed_at = NULL, error_reason = NULL, error_detail = NULL
 WHERE id = $1 AND status IN ('FAILED', 'QUEUED', 'SENDING', 'UNKNOWN') RETURNING id
 """
 _REOPEN_EVENT = "UPDATE webhook_events SET status = 'PENDING', finished_at = NULL WHERE id = $1::uuid"
 _DISCARD = """
-DELETE FROM jobs WHERE id = $1 AND state = 'DEAD' AND ($2::uuid IS NULL OR customer_id = $2) RETURNING id, queue, generation
+DELETE FROM dead_jobs WHERE id = $1 AND ($2::uuid IS NULL OR customer_id = $2) RETURNING id, queue, generation
 """
 
 
@@ -80,7 +80,7 @@ async def replay(
     locked = await lock_conversations(connection, [conversation_id])
     conversation = locked.get(conversation_id)
     held = False
-    if found["queue"] == AI_PROCESSING and await connection.fetchval(_OTHER_TURN, conversation_id, AI_PROCESSING):
+    if found["queue"] == AI_PROCESSING and await connection.fetchval(_OTHER_TURN, conversation_id):
         raise NotReplayable("the conversation's next turn is being answered; replay this one when it is done")
     if found["queue"] in _LANE_QUEUES:
         if conversation is None or not await connection.fetchval(_REQUEUE_MESSAGE, found["message_id"]):

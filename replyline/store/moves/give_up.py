@@ -11,6 +11,7 @@ import msgspec
 from replyline.ids import new_id
 from replyline.jobs import DEAD_LETTER
 from replyline.store.database import Connection
+from replyline.store.ended import ENDED, KEPT
 from replyline.store.moves.announce import Announcement, announce
 from replyline.store.moves.delivery import announcement, lock_messages
 from replyline.store.moves.inbound_lane import go_on
@@ -55,18 +56,24 @@ class GivenUp:
     consequence: Consequence
 
 
-_BURY = """
-UPDATE jobs j
-SET state = 'DEAD', reason = r.reason, finished_at = now(), started_at = r.started_at, worker = r.worker, wait_reason = NULL,
-    wait_since = NULL, waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at),
-    attempts = j.attempts + 1, errors = keep_last(j.errors || r.failure::jsonb, $7),
-    payload = j.payload || r.turn::jsonb
-FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[])
-  AS r (id, reason, started_at, worker, failure, turn)
-WHERE j.id = r.id AND j.state = 'WAITING'
-RETURNING j.id, j.queue, j.run_at = 'infinity' AND j.held_by IS NULL AS behind,
-    j.lane_key, j.customer_id, j.trace_id, j.generation, j.attempts, j.priority::int AS priority
-"""
+_BURIED = KEPT.replace("payload", "payload || turn::jsonb").replace("attempts", "attempts + 1")
+
+_BURY = f"""
+WITH gone AS (
+    DELETE FROM jobs j USING unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[])
+      AS r (id, reason, started_at, worker, failure, turn)
+    WHERE j.id = r.id AND j.finished_at IS NULL
+    RETURNING j.*, r.reason AS given_up_for, r.started_at AS ran_from, r.worker AS ran_by, r.failure, r.turn
+), buried AS (
+    INSERT INTO dead_jobs ({KEPT}, {ENDED}, lane_key, reason)
+    SELECT {_BURIED}, waits_of(waits, wait_reason, wait_since, run_at), keep_last(errors || failure::jsonb, $7), ran_from, now(),
+           ran_by, lane_key, given_up_for
+    FROM gone
+)
+SELECT id, queue, run_at = 'infinity' AND held_by IS NULL AS behind, lane_key, customer_id, trace_id, generation,
+       attempts + 1 AS attempts, priority::int AS priority
+FROM gone
+"""  # noqa: S608  the columns are constants
 
 _FAIL_MESSAGES = """
 UPDATE messages m SET status = 'FAILED', failed_at = now(), error_reason = r.reason, error_detail = r.detail
@@ -81,7 +88,7 @@ UPDATE webhook_events SET status = 'FAILED', finished_at = now() WHERE id = ANY(
 
 
 async def give_up(connection: Connection, rows: Sequence[GivenUp], outbox: Outbox) -> list[bool]:
-    """Bury the jobs that are still WAITING; False for the others, of which nothing else is written."""
+    """Bury the jobs that still wait; False for the others, of which nothing else is written."""
     await _opt_out(connection, rows, outbox)
     locked = await lock_conversations(connection, [row.consequence.conversation_id for row in rows])
     buried = await _bury(connection, rows)

@@ -96,7 +96,7 @@ SET run_at = 'infinity', held_by = r.channel_id, held_at = coalesce(j.held_at, n
     wait_since = now(), waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at),
     send_run = CASE WHEN j.send_run = r.run_id THEN NULL ELSE j.send_run END
 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[]) AS r (id, channel_id, reason, run_id)
-WHERE j.id = r.id AND j.state = 'WAITING'
+WHERE j.id = r.id AND j.finished_at IS NULL
 RETURNING j.id, j.message_id, j.send_run IS NULL AS nothing_sent
 """
 # Nothing went out, so a later run need not ask what became of it.
@@ -110,7 +110,7 @@ UPDATE jobs j
 SET run_at = now(), held_by = NULL, held_at = CASE WHEN $3 THEN j.held_at END, wait_reason = NULL, generation = j.generation + 1,
     wait_since = NULL, waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at)
 WHERE j.id IN (
-    SELECT id FROM jobs WHERE held_by = $1 AND state = 'WAITING' ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
+    SELECT id FROM jobs WHERE held_by = $1 AND finished_at IS NULL ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 RETURNING j.id, j.queue, j.name, j.payload::text AS payload, j.priority::int AS priority, j.generation
 """
@@ -126,11 +126,11 @@ RETURNING id, customer_id, coalesce(health_reason, '') AS reason, probes
 """
 _FORGOTTEN = """
 SELECT DISTINCT j.held_by FROM jobs j JOIN channels c ON c.id = j.held_by AND c.health = 'HEALTHY'
-WHERE j.state = 'WAITING' AND j.held_by IS NOT NULL LIMIT 100
+WHERE j.finished_at IS NULL AND j.held_by IS NOT NULL LIMIT 100
 """
 _OVERDUE = """
 SELECT id, conversation_id, message_id FROM jobs
-WHERE state = 'WAITING' AND held_by IS NOT NULL AND held_at < now() - make_interval(secs => $1) ORDER BY id LIMIT $2
+WHERE finished_at IS NULL AND held_by IS NOT NULL AND held_at < now() - make_interval(secs => $1) ORDER BY id LIMIT $2
 """
 _DEGRADED = """
 SELECT c.id, c.customer_id, count(*)::int AS messages
@@ -141,7 +141,7 @@ GROUP BY c.id, c.customer_id
 """
 _COUNT = """
 SELECT c.kind, coalesce(c.health_reason, '') AS reason, count(*)::int AS channels,
-       coalesce(sum((SELECT count(*) FROM jobs j WHERE j.held_by = c.id AND j.state = 'WAITING')), 0)::int AS held
+       coalesce(sum((SELECT count(*) FROM jobs j WHERE j.held_by = c.id AND j.finished_at IS NULL)), 0)::int AS held
 FROM channels c WHERE c.health = 'UNHEALTHY' GROUP BY 1, 2
 """
 _CONFIRMED = """

@@ -28,12 +28,15 @@ _REPLY_TO = "UPDATE conversations SET reply_to = $3, updated_at = now() WHERE ch
 _THREADS = """
 SELECT v.id, v.contact_id, v.chatbot_id, v.external_reference, v.last_seq, v.last_inbound_seq, v.answered_seq,
        v.owner <> 'BOT' AS held,
-       v.lane_length > 0 OR EXISTS (SELECT 1 FROM jobs j WHERE j.conversation_id = v.id AND j.state = 'WAITING') AS busy
+       v.lane_length > 0 OR (
+           SELECT j.id FROM jobs j WHERE j.conversation_id = v.id AND j.queue = 'ai-processing' AND j.state = 'WAITING' LIMIT 1
+       ) IS NOT NULL AS busy
 FROM conversations v WHERE v.channel_id = $1 AND v.contact_id = ANY($2::uuid[]) ORDER BY v.id FOR UPDATE OF v
 """
 _MOVE_MESSAGES = "UPDATE messages SET conversation_id = $2, seq = seq + $3 WHERE conversation_id = $1"
+# Only dead letters: no turn and no send of it waits. What else waits (a file that is fetched) names its message.
 _MOVE_JOBS = """
-UPDATE jobs SET conversation_id = $2,
+UPDATE dead_jobs SET conversation_id = $2,
     payload = payload || jsonb_build_object('conversationId', $2::uuid)
       || CASE WHEN payload ? 'afterSeq'
               THEN jsonb_build_object('afterSeq', (payload ->> 'afterSeq')::bigint + $3,

@@ -18,6 +18,7 @@ import msgspec
 
 from replyline.jobs import INCOMING_MESSAGES, IncomingMessageJob, decode
 from replyline.store.database import Connection
+from replyline.store.ended import ENDED, KEPT
 from replyline.store.moves.work import Run
 from replyline.store.outbox import NewJob, Outbox
 
@@ -45,8 +46,6 @@ class LaneJob:
     """Of those that were not asked for by their id."""
 
 
-# Only indexes on finished_at fit this: with `state = 'WAITING'`, a planner that expects few waiting jobs may read all of them by
-# another index.
 _LOCK_FRONT = """
 WITH front AS MATERIALIZED (
     SELECT e.id FROM unnest($2::text[]) AS lane (key)
@@ -77,16 +76,17 @@ WHERE j.id = next.id AND j.run_at = 'infinity' AND j.finished_at IS NULL
 RETURNING {_RELEASED}
 """  # noqa: S608  constants of this module
 
-# The finished rows are still waiting in the snapshot that the statement reads, so they are left out by their ids.
+# The finished rows still wait in the snapshot that the statement reads, so they are left out by their ids.
 _WITH_FINISH = """
-WITH finished AS (
-    UPDATE jobs j
-    SET state = 'DONE', finished_at = now(), started_at = r.started_at, worker = r.worker, wait_reason = NULL, wait_since = NULL,
-        waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at),
-        conversation_id = r.conversation_id, run_at = CASE WHEN j.run_at = 'infinity' THEN j.created_at ELSE j.run_at END
-    FROM unnest(${ids}::uuid[], ${started}::timestamptz[], ${workers}::text[], ${conversations}::uuid[])
+WITH gone AS (
+    DELETE FROM jobs j
+    USING unnest(${ids}::uuid[], ${started}::timestamptz[], ${workers}::text[], ${conversations}::uuid[])
       AS r (id, started_at, worker, conversation_id)
     WHERE j.id = r.id
+    RETURNING j.*, r.started_at AS ran_from, r.worker AS ran_by, r.conversation_id AS talked_in
+), finished AS (
+    INSERT INTO finished_jobs ({columns})
+    SELECT {kept}, waits_of(waits, wait_reason, wait_since, run_at), errors, ran_from, now(), ran_by FROM gone
 ), next AS (
     SELECT e.id FROM unnest(${lanes}::text[]) AS lane (key)
     CROSS JOIN LATERAL (
@@ -111,7 +111,7 @@ SELECT NULL, NULL, r.id, r.queue, r.name, r.payload, r.priority, r.generation FR
 _WAIT_BEHIND = """
 UPDATE jobs j SET run_at = 'infinity', wait_reason = 'behind_earlier', wait_since = now(), generation = j.generation + 1,
     waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at)
-WHERE j.id = ANY($1::uuid[]) AND j.finished_at IS NULL AND j.run_at < 'infinity'
+WHERE j.id = ANY($1::uuid[]) AND j.finished_at IS NULL AND isfinite(j.run_at)
 """
 
 # Lane after lane by index, so that a lane costs the same however much waits in it.
@@ -126,7 +126,7 @@ WITH RECURSIVE lane (key) AS (
 )
 SELECT key FROM lane
 WHERE key IS NOT NULL AND (
-    SELECT h.id FROM jobs h WHERE h.lane_key = lane.key AND h.finished_at IS NULL AND h.run_at < 'infinity' LIMIT 1
+    SELECT h.id FROM jobs h WHERE h.lane_key = lane.key AND h.finished_at IS NULL AND isfinite(h.run_at) LIMIT 1
 ) IS NULL
 LIMIT $1
 """
@@ -217,7 +217,10 @@ def with_finish(insert: str, *, parameters: int) -> str:
     """
     names = ("ids", "started", "workers", "conversations", "lanes")
     places = {name: parameters + number for number, name in enumerate(names, 1)}
-    return _WITH_FINISH.format(insert=insert, released=_RELEASED, **places)
+    kept = KEPT.replace("conversation_id", "talked_in").replace(
+        "run_at", "CASE WHEN run_at = 'infinity' THEN created_at ELSE run_at END"
+    )
+    return _WITH_FINISH.format(insert=insert, released=_RELEASED, columns=f"{KEPT}, {ENDED}", kept=kept, **places)
 
 
 def released(records: Iterable[asyncpg.Record]) -> list[NewJob]:

@@ -51,7 +51,7 @@ ORDER BY m.conversation_id, m.seq
 _RELEASE = """
 UPDATE jobs SET run_at = now(), wait_reason = NULL, wait_since = NULL,
     waits = waits_of(waits, wait_reason, wait_since, run_at)
-WHERE message_id = ANY($1::uuid[]) AND state = 'WAITING' AND run_at = 'infinity'
+WHERE message_id = ANY($1::uuid[]) AND finished_at IS NULL AND run_at = 'infinity'
 RETURNING id, message_id, queue, name, payload::text AS payload, priority::int AS priority, generation
 """
 

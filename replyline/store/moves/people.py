@@ -38,21 +38,30 @@ class _Found:
     manners: Manners
 
 
-# The channel's own customer decides, never the payload's: a forged id finds nothing.
+# The channel's own customer decides, never the payload's: a forged id finds nothing. LATERAL … LIMIT, because a join may use the
+# first column of an index only, and then reads everything of the channel.
 _FIND = """
-SELECT r.ord, c.customer_id, c.chatbot_id, i.contact_id, coalesce(named.id, called.id, v.id) AS conversation_id,
+SELECT r.ord, c.customer_id, c.chatbot_id, i.contact_id,
+       coalesce(CASE WHEN named.channel_id = c.id THEN named.id END, called.id, v.id) AS conversation_id,
        CASE WHEN c.kind = 'WIDGET' THEN b.quiet_window_widget_s ELSE b.quiet_window_whatsapp_s END AS window_s,
        b.quiet_window_max_s AS window_max_s, b.unsupported_text, b.human_takeover, b.human_hold_s
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::text[]) WITH ORDINALITY
   AS r (channel_id, kind, value, conversation_id, customer_id, reference, ord)
-JOIN channels c ON c.id = r.channel_id AND c.customer_id = r.customer_id
+JOIN LATERAL (SELECT * FROM channels WHERE id = r.channel_id LIMIT 1) c ON c.customer_id = r.customer_id
 JOIN chatbots b ON b.id = c.chatbot_id
-LEFT JOIN contact_identities i ON i.channel_id = c.id AND i.kind = r.kind AND i.value = r.value
-LEFT JOIN conversations named ON named.id = r.conversation_id AND named.channel_id = c.id
-LEFT JOIN conversations called ON called.channel_id = c.id AND called.chatbot_id = c.chatbot_id
-  AND called.external_reference = r.reference
-LEFT JOIN conversations v ON v.channel_id = c.id AND v.contact_id = i.contact_id AND v.chatbot_id = c.chatbot_id
-  AND v.external_reference IS NULL AND r.reference IS NULL
+LEFT JOIN LATERAL (
+    SELECT n.contact_id FROM contact_identities n WHERE n.channel_id = c.id AND n.kind = r.kind AND n.value = r.value LIMIT 1
+) i ON true
+LEFT JOIN LATERAL (SELECT o.id, o.channel_id FROM conversations o WHERE o.id = r.conversation_id LIMIT 1) named ON true
+LEFT JOIN LATERAL (
+    SELECT o.id FROM conversations o
+    WHERE o.channel_id = c.id AND o.chatbot_id = c.chatbot_id AND o.external_reference = r.reference LIMIT 1
+) called ON true
+LEFT JOIN LATERAL (
+    SELECT o.id FROM conversations o
+    WHERE o.channel_id = c.id AND o.contact_id = i.contact_id AND o.chatbot_id = c.chatbot_id
+      AND coalesce(o.external_reference, '') = '' AND r.reference IS NULL LIMIT 1
+) v ON true
 """
 
 _NEW_CONTACTS = """

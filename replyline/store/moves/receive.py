@@ -65,7 +65,7 @@ SELECT id, customer_id, conversation_id, channel_id, seq,
        CASE WHEN kind = 'echo' THEN now() END, log_seq, body::jsonb,
        -- Of this conversation only: a client that was tampered with can quote any id.
        coalesce((SELECT q.id FROM messages q WHERE q.channel_id = new.channel_id AND q.external_id = new.about
-                   AND q.conversation_id = new.conversation_id),
+                   AND (q.conversation_id = new.conversation_id) IS TRUE LIMIT 1),
                 (SELECT q.id FROM messages q WHERE q.id = new.about_id AND q.conversation_id = new.conversation_id),
                 new.quotes)
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::uuid[],
@@ -73,8 +73,9 @@ FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::te
   AS new (id, customer_id, conversation_id, channel_id, seq, content, content_type, external_id, trace_id, provider_at, kind,
           log_seq, body, about, about_id, quotes)
 ON CONFLICT DO NOTHING
-RETURNING id, EXISTS (SELECT 1 FROM parked_amendments p
-                      WHERE p.channel_id = messages.channel_id AND p.external_id = messages.external_id) AS was_changed
+RETURNING id, (SELECT p.external_id FROM parked_amendments p
+               WHERE p.channel_id = messages.channel_id AND p.external_id = messages.external_id LIMIT 1
+              ) IS NOT NULL AS was_changed
 """
 
 _SAVE = with_finish(_INSERT, parameters=16)

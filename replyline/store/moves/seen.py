@@ -24,9 +24,10 @@ class Seen:
     status: Literal["DELIVERED", "READ"]
 
 
+# `IS TRUE`: the index by customer must not fit.
 _FIND = """
 SELECT id FROM messages
-WHERE conversation_id = $1 AND customer_id = $2 AND direction = 'OUTBOUND' AND log_seq <= $3
+WHERE conversation_id = $1 AND (customer_id = $2) IS TRUE AND direction = 'OUTBOUND' AND log_seq <= $3
   AND (status = 'SENT' OR status = 'DELIVERED' AND $4 = 'READ')
 ORDER BY log_seq DESC LIMIT $5
 """

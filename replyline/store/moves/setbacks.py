@@ -66,13 +66,13 @@ SET run_at = now() + make_interval(secs => r.after_s), wait_reason = r.wait_reas
                            WHEN r.failure IS NULL THEN coalesce(j.postponed_since, now()) END
 FROM unnest($1::uuid[], $2::float8[], $3::text[], $4::text[], $5::uuid[])
   AS r (id, after_s, wait_reason, failure, nothing_sent_by)
-WHERE j.id = r.id AND j.state = 'WAITING'
+WHERE j.id = r.id AND j.finished_at IS NULL
 RETURNING j.id
 """
 
 # `waits` has the waits of the same reason that followed one another in one entry, but for the one that ends with this run.
 _STANDING = """
-SELECT j.id, j.attempts, j.state = 'WAITING' AS waiting,
+SELECT j.id, j.attempts, j.finished_at IS NULL AS waiting,
        coalesce(extract(epoch FROM now() - j.postponed_since), 0)::float8 AS postponed_s,
        CASE WHEN j.wait_reason = $2 THEN 1 + coalesce(before.times, 0) ELSE 0 END AS busy_times,
        CASE WHEN j.wait_reason = $2 THEN extract(epoch FROM now() - coalesce(before.since, j.wait_since))::float8

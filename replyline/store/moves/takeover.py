@@ -11,15 +11,15 @@ from replyline.store.moves.work import LockedConversation
 _WITHDRAW = """
 UPDATE messages m SET status = 'CANCELLED'
 WHERE m.conversation_id = ANY($1::uuid[]) AND m.direction = 'OUTBOUND' AND m.role = 'assistant' AND m.status = 'QUEUED'
-  AND NOT EXISTS (
-      SELECT 1 FROM jobs j
-      WHERE j.message_id = m.id AND j.state = 'WAITING' AND j.run_at = 'infinity' AND j.held_by IS NULL
-  )
-RETURNING m.conversation_id, EXISTS (
-    SELECT 1 FROM jobs j
-    WHERE j.message_id = m.id AND j.state = 'WAITING'
-      AND j.queue IN ('outgoing-messages', 'whatsapp-cloud-send', 'whatsapp-qr-send')
-) AS is_head
+  AND (
+      SELECT j.id FROM jobs j
+      WHERE j.message_id = m.id AND j.finished_at IS NULL AND j.run_at = 'infinity' AND j.held_by IS NULL LIMIT 1
+  ) IS NULL
+RETURNING m.conversation_id, (
+    SELECT j.id FROM jobs j
+    WHERE j.message_id = m.id AND j.finished_at IS NULL
+      AND j.queue IN ('outgoing-messages', 'whatsapp-cloud-send', 'whatsapp-qr-send') LIMIT 1
+) IS NOT NULL AS is_head
 """
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from replyline.ids import new_id
 from replyline.jobs import AiProcessingJob, ChannelKind
 from replyline.store.database import Connection
+from replyline.store.ended import ENDED, KEPT
 from replyline.store.outbox import Enqueue
 
 
@@ -121,14 +122,17 @@ FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6:
 WHERE v.id = r.id
 """
 
-_FINISH = """
-UPDATE jobs j
-SET state = 'DONE', finished_at = now(), started_at = r.started_at, worker = r.worker, wait_reason = NULL,
-    wait_since = NULL, waits = waits_of(j.waits, j.wait_reason, j.wait_since, j.run_at)
-FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS r (id, started_at, worker)
-WHERE j.id = r.id AND j.state = 'WAITING'
-RETURNING j.id, j.run_at = 'infinity' AND j.held_by IS NULL AS behind
-"""
+_FINISH = f"""
+WITH gone AS (
+    DELETE FROM jobs j USING unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS r (id, started_at, worker)
+    WHERE j.id = r.id AND j.finished_at IS NULL
+    RETURNING j.*, r.started_at AS ran_from, r.worker AS ran_by
+), kept AS (
+    INSERT INTO finished_jobs ({KEPT}, {ENDED})
+    SELECT {KEPT}, waits_of(waits, wait_reason, wait_since, run_at), errors, ran_from, now(), ran_by FROM gone
+)
+SELECT id, run_at = 'infinity' AND held_by IS NULL AS behind FROM gone
+"""  # noqa: S608  the columns are constants
 
 
 async def lock_conversations(
@@ -167,7 +171,7 @@ async def save_conversations(connection: Connection, locked: Mapping[uuid.UUID, 
 
 
 async def finish(connection: Connection, runs: Sequence[Run]) -> dict[uuid.UUID, bool]:
-    """Mark the jobs DONE that are still WAITING; for each of those, whether it waited behind another message of its lane.
+    """Move the jobs that still wait to the finished ones; for each, whether it waited behind another message of its lane.
 
     This is the idempotency of every processor: a job that is not returned was finished by another run, and nothing else of its
     row may be written.
