@@ -18,7 +18,8 @@ from replyline.store.migrate import migrate
 
 _TEMPLATE = "template_migrated"
 _EVERYTHING = (
-    "customers, jobs, finished_jobs, dead_jobs, customers_to_erase, files_to_delete, sessions_to_delete, audit_events, customer_deletions"
+    "customers, jobs, finished_jobs, dead_jobs, customers_to_erase, customer_deletions, "
+    "files_to_delete, sessions_to_delete, audit_events"
 )
 _LEFT_OUT = ("REDIS_", "REPLYLINE_", "DATABASE_URL")
 

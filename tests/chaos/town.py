@@ -279,7 +279,7 @@ class Town:
         return await self._count_taken() >= count
 
     async def _count_taken(self) -> int:
-        (row,) = await self.rows("SELECT count(*)::int AS jobs FROM jobs WHERE queue = 'incoming-messages'")
+        (row,) = await self.rows("SELECT count(*)::int AS jobs FROM all_jobs WHERE queue = 'incoming-messages'")
         return msgspec.convert(row["jobs"], int)
 
     async def _write(self, sender: str, texts: Sequence[str], channel: str, times: int) -> None:
