@@ -43,7 +43,7 @@ async def test_a_locked_conversation_uses_up_no_attempt(database: Database, data
         await transaction.rollback()
         await locking.close()
         await until(lambda: _count(database, "messages", "direction = 'OUTBOUND' AND status = 'SENT'", 2), timeout_s=20)
-    assert await _count(database, "jobs", "attempts > 0 OR state = 'DEAD'", 0)
+    assert await _count(database, "all_jobs", "attempts > 0 OR state = 'DEAD'", 0)
 
 
 async def test_a_job_that_meets_a_lock_for_long_while_others_get_through_becomes_a_dead_letter(
@@ -52,7 +52,7 @@ async def test_a_job_that_meets_a_lock_for_long_while_others_get_through_becomes
     settings = settings_for(valkey_url, database_url, store_busy_s=1, queues=quick_retries(waits_s=()))
     async with working(settings) as app, _locked_out(database, database_url, app) as stuck:
         busy = "state = 'WAITING' AND wait_reason = 'store_busy'"
-        await until(lambda: _count(database, "jobs", busy, 1), timeout_s=20)
+        await until(lambda: _count(database, "all_jobs", busy, 1), timeout_s=20)
         found = await trace(database, stuck.message_id, customer_id=stuck.customer_id)
         assert found is not None
         assert [(job.wait_reason, job.attempts) for job in found.jobs] == [("store_busy", 0)]
@@ -60,7 +60,7 @@ async def test_a_job_that_meets_a_lock_for_long_while_others_get_through_becomes
             chatbot_id=stuck.chatbot_id, external_user_id="bob", content="other", channel="WIDGET"
         )
         await app.accept(other)
-        await until(lambda: _count(database, "jobs", "state = 'DEAD' AND reason = 'store_busy'", 1), timeout_s=30)
+        await until(lambda: _count(database, "all_jobs", "state = 'DEAD' AND reason = 'store_busy'", 1), timeout_s=30)
     async with working(settings) as app:
         await app.replay(stuck.job_id, customer_id=None)
         await until(lambda: _count(database, "messages", "content = 'stuck'", 1), timeout_s=20)
