@@ -25,7 +25,7 @@ async def test_each_iteration_is_one_message_though_our_worker_is_killed_again_a
         await run("schedule", town.valkey.url)
         await town.until_settled()
 
-        jobs = await town.rows("SELECT dedupe_key, state FROM jobs WHERE queue = 'incoming-messages'")
+        jobs = await town.rows("SELECT dedupe_key, state FROM all_jobs WHERE queue = 'incoming-messages'")
         received = await town.rows(_RECEIVED)
         assert len(received) == len(jobs) >= 12
         assert all(row["dedupe_key"].startswith("bullmq:incoming-messages:repeat:remind:") for row in jobs)

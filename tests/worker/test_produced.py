@@ -190,7 +190,7 @@ async def test_a_replay_of_a_job_that_was_never_accepted_is_refused_with_what_to
 ) -> None:
     async with working(settings_for(valkey_url, database_url)) as app:
         await _produce(app, "no-bot-x")
-        (dead,) = await until(lambda: _rows(database, "SELECT id FROM jobs WHERE state = 'DEAD'"))
+        (dead,) = await until(lambda: _rows(database, "SELECT id FROM all_jobs WHERE state = 'DEAD'"))
         with pytest.raises(NotReplayable, match=r"never accepted.*Retry it in BullMQ"):
             await app.replay(dead["id"], customer_id=None)
         assert len(await _dead(database)) == 1
