@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 2 ] && echo $$n || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format gateway widget reference node chaos chaos-channels bench bench-scale bench-callbacks bench-streams bench-queue lock clean
+.PHONY: help run test check format gateway widget reference node chaos chaos-channels bench bench-scale bench-callbacks bench-door bench-streams bench-queue lock clean
 # The QR gateway is built where Node is new enough; without it everything but real telephones by QR works.
 GATEWAY := $(shell node -e 'process.exit(+(+process.versions.node.split(".")[0] < 20))' 2>/dev/null && command -v npm >/dev/null \
 	&& echo gateway/node_modules/.built)
@@ -58,6 +58,9 @@ bench-scale: $(STAMP) ## what a message costs with a million waiting, ten millio
 
 bench-callbacks: $(STAMP) ## the door under Meta's callbacks: time to answer, and what an update costs
 	$(BIN)/python -m bench.callbacks
+
+bench-door: $(STAMP) ## what a message costs the API process on each route that takes one; BESIDE=folder of another checkout
+	$(BIN)/python -m bench.door $(if $(BESIDE),--beside $(BESIDE))
 
 bench-queue: $(STAMP) node ## the queue engine alone, beside BullMQ for Node and its Python package
 	$(BIN)/python -m bench.queue

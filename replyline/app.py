@@ -20,24 +20,23 @@ from replyline.joining import Joining, known_deployment
 from replyline.key_holders import KeyHolders
 from replyline.late_usage import LateUsage
 from replyline.live import LiveEvent, encode_event, owned
+from replyline.lookups import Lookups
 from replyline.produced import Produced
 from replyline.providers import Provider, open_provider
 from replyline.publisher import Publisher
 from replyline.redaction import redact
 from replyline.settings import Settings, SettingsError, open_vault
-from replyline.store import accounts, customers
-from replyline.store import channels as channel_records
 from replyline.store.database import Database
 from replyline.store.deployment import deployment_id
 from replyline.store.moves import Moves
-from replyline.store.moves.accept import Accepted, accepted_as, address, address_produced
+from replyline.store.moves.accept import Accepted, Wanted, accepted_as, address, in_conversation, wanted_by
 from replyline.store.moves.dead_letters import DeadLetter, discard, replay
 from replyline.store.moves.health import Unhealthy, heal, mark_unhealthy
 from replyline.store.moves.seen import Seen, see
 from replyline.store.moves.speak import Owner, Speak, Spoken, set_owner, speak
 from replyline.store.outbox import Enqueue, Outbox, insert_jobs
 from replyline.store.reads import Reads
-from replyline.store.recently import Recently
+from replyline.store.recently import Changes
 from replyline.supervision import Supervisor
 from replyline.vault import Vault
 
@@ -81,44 +80,27 @@ class App:
         self.moves = Moves(database, publisher.publish)
         self.late_usage = LateUsage(database, supervisor)
         self.reads = Reads(database)
-        self.key_holders = KeyHolders(database, supervisor)
+        self.changes = Changes()
+        self.key_holders = KeyHolders(database, supervisor, self.changes)
         self._providers: dict[str, Provider] = {}
         self._opening_provider = asyncio.Lock()
-        self._accounts: Recently[uuid.UUID, ChannelAccount] = Recently()
-        self._accounts_by_key: Recently[str, ChannelAccount] = Recently()
-        self._accounts_by_name: Recently[tuple[ChannelKind, str], ChannelAccount] = Recently()
-        self._priorities: Recently[uuid.UUID, int] = Recently()
+        self._lookups = Lookups(settings, database, vault, self.changes)
 
     async def account(self, channel_id: uuid.UUID) -> ChannelAccount | None:
         """The connected account, as it is or was at most 5 seconds ago; disabled ones too; None if it does not exist."""
-
-        async def read() -> ChannelAccount | None:
-            row = await channel_records.find(self.database, channel_id)
-            return None if row is None else self._account(row)
-
-        return await self._accounts.get(channel_id, read)
+        return await self._lookups.account(channel_id)
 
     async def account_by_key(self, channel_key: str) -> ChannelAccount | None:
         """The account that a callback URL names, at most 5 seconds old; None if it does not exist or is disabled."""
-
-        async def read() -> ChannelAccount | None:
-            row = await channel_records.find_by_key(self.database, channel_key)
-            return None if row is None or not row.enabled else self._account(row)
-
-        return await self._accounts_by_key.get(channel_key, read)
+        return await self._lookups.account_by_key(channel_key)
 
     async def account_named(self, kind: ChannelKind, external_id: str) -> ChannelAccount | None:
         """The enabled account that a callback names by its external id, at most 5 seconds old; whoever's it is."""
-
-        async def read() -> ChannelAccount | None:
-            row = await accounts.named(self.database, kind, external_id)
-            return None if row is None or not row.enabled else self._account(row)
-
-        return await self._accounts_by_name.get((kind, external_id), read)
+        return await self._lookups.account_named(kind, external_id)
 
     async def accounts_of_business(self, business_id: str) -> list[ChannelAccount]:
         """The enabled accounts that belong to a WhatsApp Business Account; whoever's they are."""
-        return [self._account(row) for row in await accounts.of_business(self.database, business_id)]
+        return await self._lookups.accounts_of_business(business_id)
 
     async def account_for_send(self, channel_id: uuid.UUID) -> ChannelAccount | None:
         """Like `account`, but an unhealthy one is read anew: it may work again, or this may be the send that tests it."""
@@ -130,7 +112,7 @@ class App:
 
     def forget_account(self, channel_id: uuid.UUID) -> None:
         """Read it anew next time."""
-        self._accounts.forget(channel_id)
+        self._lookups.forget_account(channel_id)
 
     async def channel_down(
         self, account: ChannelAccount, reason: str, detail: str, *, retry_after_s: float = 0.0
@@ -161,30 +143,9 @@ class App:
             log.info("channel.healthy", channel_id=str(channel_id))
         return healed
 
-    def _account(self, row: channel_records.Channel) -> ChannelAccount:
-        defaults = self.settings.graph_defaults if row.kind == "WHATSAPP_CLOUD" else {}
-        return ChannelAccount(
-            id=row.id,
-            customer_id=row.customer_id,
-            chatbot_id=row.chatbot_id,
-            kind=row.kind,
-            channel_key=row.channel_key,
-            external_id=row.external_id,
-            config={**defaults, **row.config},
-            secrets=row.open_secrets(self.vault),
-            healthy=row.health == "HEALTHY",
-            health_reason=row.health_reason,
-            trial_job_id=row.trial_job_id,
-        )
-
     async def priority_of(self, customer_id: uuid.UUID) -> int:
         """The priority (1, 3 or 5) that the customer's plan buys, at most 5 seconds old; the lowest for a customer unknown."""
-
-        async def read() -> int | None:
-            customer = await customers.get(self.database, customer_id=customer_id)
-            return None if customer is None else customer.priority
-
-        return await self._priorities.get(customer_id, read) or 5
+        return await self._lookups.priority_of(customer_id)
 
     async def provider(self, name: str) -> Provider:
         """The provider of that name, opened on first use; in a thread, because an SDK may take seconds to import.
@@ -207,9 +168,7 @@ class App:
             Permanent: no channel, or no single one, fits.
             StoreUnavailable: the message is not kept.
         """
-        async with self.database.connection() as connection:
-            row = await address(connection, job, customer_id=customer_id)
-        return await self.moves.accept(row)
+        return await self._accept(job, wanted_by(job, customer_id=customer_id))
 
     async def accept_produced(self, produced: Produced, *, customer_id: uuid.UUID | None = None) -> Accepted:
         """The same for a message that names its chatbot or conversation as its producer does.
@@ -217,8 +176,14 @@ class App:
         Raises:
             Permanent, StoreUnavailable: see `accept`.
         """
-        async with self.database.connection() as connection:
-            row = await address_produced(connection, produced, customer_id=customer_id)
+        wanted = wanted_by(produced.message, customer_id=customer_id, chatbot=produced.chatbot)
+        return await self._accept(produced.message, wanted, conversation=produced.conversation)
+
+    async def _accept(self, job: IncomingMessageJob, wanted: Wanted, *, conversation: str | None = None) -> Accepted:
+        row = address(job, wanted, await self._lookups.places(wanted))
+        if conversation is not None:
+            async with self.database.connection() as connection:
+                row = await in_conversation(connection, row, conversation)
         return await self.moves.accept(row)
 
     async def accepted_as(self, key: str, *, customer_id: uuid.UUID) -> uuid.UUID | None:

@@ -6,7 +6,7 @@ import uuid
 from replyline.store import api_keys
 from replyline.store.api_keys import KeyHolder
 from replyline.store.database import Database, StoreUnavailable
-from replyline.store.recently import Recently
+from replyline.store.recently import Changes, Recently
 from replyline.supervision import BackgroundTask, Supervisor
 
 _RETRY_S = 1.0
@@ -16,10 +16,10 @@ _AT_ONCE = 500
 class KeyHolders:
     """Finds the holder of a key; a revoked key works up to 5 seconds longer."""
 
-    def __init__(self, database: Database, supervisor: Supervisor) -> None:
+    def __init__(self, database: Database, supervisor: Supervisor, changes: Changes) -> None:
         self._database = database
         self._supervisor = supervisor
-        self._recently: Recently[bytes, KeyHolder] = Recently()
+        self._recently: Recently[bytes, KeyHolder] = Recently(changes=changes)
         self._used: set[uuid.UUID] = set()
         self._more = asyncio.Event()
         self._task: BackgroundTask | None = None

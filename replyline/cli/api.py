@@ -13,6 +13,7 @@ from granian.server.embed import Server
 
 from replyline import logs
 from replyline.app import App, open_app
+from replyline.cli import garbage
 from replyline.cli.connection_cap import ConnectionCap
 from replyline.cli.connections import let_go_of_the_deaf, make_room
 from replyline.cli.opening import run
@@ -72,6 +73,7 @@ def _bound_each_address(app: App, port: int) -> BackgroundTask | None:
 async def _serve(app: App, port: int, stop: asyncio.Event) -> None:
     settings = app.settings
     served = create_app(app)
+    garbage.settle()
     server = Server(
         served,
         address=settings.host,

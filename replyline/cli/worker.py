@@ -8,6 +8,7 @@ import typer
 
 from replyline import logs
 from replyline.app import open_app
+from replyline.cli import garbage
 from replyline.cli.opening import run
 from replyline.cli.queues import check_queue
 from replyline.cli.running import CommandFailed, Exit, Stopped, settings_here, stop_on_signals, unless
@@ -54,6 +55,7 @@ async def _worker(settings: Settings, queues: list[str], concurrency: dict[str, 
             raise CommandFailed(str(error), Exit.UNAVAILABLE) from error
         except Stopped:
             return
+        garbage.settle()
         await work(app, queues=queues, concurrency=concurrency, stop=stop)
 
 

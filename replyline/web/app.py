@@ -1,6 +1,7 @@
 """The HTTP application: which routes there are, and what stands in front of them."""
 
 from fastapi import Depends, FastAPI
+from starlette.types import ASGIApp
 
 import replyline
 from replyline.app import App
@@ -25,6 +26,7 @@ from replyline.web import (
     webhooks,
     widget,
 )
+from replyline.web.hot_routes import HotRoutes
 from replyline.web.limits import Limits
 from replyline.web.parameters import check_parameters
 from replyline.web.scrapes import Scrapes
@@ -56,12 +58,29 @@ _ROUTERS = (
 )
 
 
+class _Api(FastAPI):
+    """FastAPI, with ours in front of it: the last one is the outermost."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """All that a request goes through."""
+        replyline: App = self.state.replyline
+        settings = replyline.settings
+        stack: ASGIApp = HotRoutes(
+            super().build_middleware_stack(),
+            replyline=replyline,
+            guests=self.state.guests,
+            limits=self.state.widget_limits,
+        )
+        stack = Limits(stack, max_bytes=settings.max_body_bytes, trusted=settings.trusted_networks)
+        return Cors(stack, replyline=replyline, prefix=widget.PREFIX)
+
+
 def create_app(app: App) -> FastAPI:
     """The HTTP surface of `app`, as an ASGI application.
 
     Whoever serves it opens and closes `app`, and calls `let_pages_go` before the server ends: it waits for what is answered.
     """
-    api = FastAPI(
+    api = _Api(
         title="Replyline",
         version=replyline.__version__,
         description="The message pipeline behind a multi-tenant AI chatbot.",
@@ -80,10 +99,7 @@ def create_app(app: App) -> FastAPI:
     for router in _ROUTERS:
         api.include_router(router, dependencies=[Depends(check_parameters)])
     problems.install(api)
-    # The last one added is the outermost.
     api.add_middleware(problems.LastResort)
-    api.add_middleware(Limits, max_bytes=app.settings.max_body_bytes, trusted=app.settings.trusted_networks)
-    api.add_middleware(Cors, replyline=app, prefix=widget.PREFIX)
     return api
 
 

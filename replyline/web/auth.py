@@ -23,7 +23,12 @@ def app_of(request: Request) -> App:
     return app
 
 
-Here = Annotated[App, Depends(app_of)]
+async def _app(request: Request) -> App:
+    return app_of(request)
+
+
+# Every dependency is a coroutine, also one that waits for nothing: FastAPI calls any other in a thread.
+Here = Annotated[App, Depends(_app)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,11 @@ class Caller:
         """Whether this is the operator."""
         return self.customer_id is None
 
+    def require_operator(self) -> None:
+        """Raises Problem: 403, it is a customer's key."""
+        if not self.is_operator:
+            raise Problem(403, "operator_only", "only the operator's key may do this")
+
 
 async def identify(request: Request) -> Caller:
     """Whoever the `Authorization: Bearer …` header says; asked once a request.
@@ -102,14 +112,13 @@ Anyone = Annotated[Caller, Depends(caller)]
 """The operator or a customer's key."""
 
 
-def operator(who: Anyone) -> Caller:
+async def operator(who: Anyone) -> Caller:
     """The operator.
 
     Raises:
         Problem: 403, it is a customer's key.
     """
-    if not who.is_operator:
-        raise Problem(403, "operator_only", "only the operator's key may do this")
+    who.require_operator()
     return who
 
 
@@ -120,7 +129,7 @@ CustomerId = Annotated[
 ]
 
 
-def tenant(who: Anyone, customer_id: CustomerId = None) -> uuid.UUID:
+async def tenant(who: Anyone, customer_id: CustomerId = None) -> uuid.UUID:
     """The one customer whose rows this request is about."""
     return who.one(customer_id)
 
@@ -128,7 +137,7 @@ def tenant(who: Anyone, customer_id: CustomerId = None) -> uuid.UUID:
 Tenant = Annotated[uuid.UUID, Depends(tenant)]
 
 
-def tenant_or_all(who: Anyone, customer_id: CustomerId = None) -> uuid.UUID | None:
+async def tenant_or_all(who: Anyone, customer_id: CustomerId = None) -> uuid.UUID | None:
     """The customer whose rows this request is about; None where the operator names nobody."""
     return who.one_or_all(customer_id)
 

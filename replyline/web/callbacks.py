@@ -21,6 +21,7 @@ from replyline.channels import (
     UnreadItem,
 )
 from replyline.channels.whatsapp_cloud import verification
+from replyline.errors import Permanent
 from replyline.ids import new_id
 from replyline.inbound_content import encode_inbound
 from replyline.jobs import MAX_CONTENT_CHARS, ChannelKind, IncomingMessageJob, decode, encode
@@ -63,17 +64,22 @@ async def whatsapp_cloud_handshake(channel_key: str, request: Request, app: Here
 @takes(None)
 async def whatsapp_cloud(channel_key: str, request: Request, app: Here) -> Mapping[str, int]:
     """Messages and statuses from Meta, signed with `X-Hub-Signature-256`. 2xx means kept; Meta repeats what is not."""
-    return await _counted(app, "WHATSAPP_CLOUD", channel_key, request)
+    return await keep_callback(app, "WHATSAPP_CLOUD", channel_key, request)
 
 
 @router.post("/callbacks/whatsapp-qr/{channel_key}")
 @takes(None)
 async def whatsapp_qr(channel_key: str, request: Request, app: Here) -> Mapping[str, int]:
     """One event from the QR gateway, signed with `X-Gateway-Signature`. 2xx means kept; the gateway repeats what is not."""
-    return await _counted(app, "WHATSAPP_QR", channel_key, request)
+    return await keep_callback(app, "WHATSAPP_QR", channel_key, request)
 
 
-async def _counted(app: App, kind: ChannelKind, channel_key: str, request: Request) -> Mapping[str, int]:
+async def keep_callback(app: App, kind: ChannelKind, channel_key: str, request: Request) -> Mapping[str, int]:
+    """Keep what a channel's callback says, and count what it was.
+
+    Raises:
+        Problem: 404, there is no such channel; 401, it is forged.
+    """
     outcome = "failed"
     try:
         account = await _account(app, kind, channel_key)
@@ -82,6 +88,9 @@ async def _counted(app: App, kind: ChannelKind, channel_key: str, request: Reque
     except Problem as error:
         outcome = error.code
         raise
+    except Permanent as error:  # its customer was deleted within the last seconds
+        outcome = "not_found"
+        raise not_found("channel") from error
     except StoreUnavailable:
         outcome = "store_unavailable"
         raise

@@ -12,13 +12,13 @@ from replyline.jobs import ChannelKind
 from replyline.store import channels, chatbots, unread
 from replyline.store.channel_forms import check_complete, check_external_id, check_names
 from replyline.web.addresses import check_addresses
-from replyline.web.auth import Anyone, CustomerId, Here, Tenant, operator
-from replyline.web.guards import KeyedRoute
+from replyline.web.auth import Anyone, CustomerId, Here, Tenant
+from replyline.web.guards import RecordRoute
 from replyline.web.numbers import check_number
 from replyline.web.problems import not_found
 from replyline.web.wire import Changes, Cursor, In, Limit, Name, Out, Page, Secret, Text, few, page
 
-router = APIRouter(prefix="/v1/channels", tags=["channels"], route_class=KeyedRoute)
+router = APIRouter(prefix="/v1/channels", tags=["channels"], route_class=RecordRoute)
 
 ExternalId = Annotated[Text, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
 FieldName = Annotated[str, StringConstraints(max_length=100)]
@@ -116,7 +116,7 @@ async def create_channel(body: ChannelIn, app: Here, who: Anyone, customer_id: C
                 token=body.secrets.get("access_token"),
             )
         else:
-            operator(who)
+            who.require_operator()
     made = await channels.create(
         app.database,
         app.vault,

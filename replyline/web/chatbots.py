@@ -11,11 +11,11 @@ from replyline.providers import PROVIDERS
 from replyline.store import chatbots, customers
 from replyline.web.addresses import check_addresses
 from replyline.web.auth import Anyone, CustomerId, Here, Tenant
-from replyline.web.guards import KeyedRoute, takes
+from replyline.web.guards import RecordRoute, takes
 from replyline.web.problems import not_found
 from replyline.web.wire import Changes, Cursor, Limit, Name, Out, Page, Reference, Secret, Text, Url, page
 
-router = APIRouter(prefix="/v1/chatbots", tags=["chatbots"], route_class=KeyedRoute)
+router = APIRouter(prefix="/v1/chatbots", tags=["chatbots"], route_class=RecordRoute)
 
 
 _MOST_BYTES = 1_500_000  # 100,000 characters of instructions, each in 12 bytes where JSON escapes it

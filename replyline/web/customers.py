@@ -9,12 +9,12 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from replyline.store import api_keys, audit, customer_deletions, customers
-from replyline.web.auth import Anyone, Caller, CustomerId, Here, Operator, Tenant, TenantOrAll, operator
-from replyline.web.guards import KeyedRoute
+from replyline.web.auth import Anyone, Caller, CustomerId, Here, Operator, Tenant, TenantOrAll
+from replyline.web.guards import RecordRoute
 from replyline.web.problems import not_found
 from replyline.web.wire import Changes, Cursor, In, Limit, Name, Out, Page, page
 
-router = APIRouter(route_class=KeyedRoute)
+router = APIRouter(route_class=RecordRoute)
 
 # Whole cents: a third decimal would be rounded, and 99.999 is not the price of the Premium plan.
 Price = Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=2, description="US dollars a month.")]
@@ -184,4 +184,4 @@ async def list_audit_events(
 def _only_operator(who: Caller, customer_id: uuid.UUID) -> None:
     """A customer may not change itself; about others it is told what it would be told if they did not exist."""
     who.one(customer_id)
-    operator(who)
+    who.require_operator()

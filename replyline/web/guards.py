@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from replyline.web.auth import identify
+from replyline.web.auth import app_of, identify
 from replyline.web.limits import SMALL_BODY_BYTES, body_of
 
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -27,9 +27,9 @@ def takes(most: int | None) -> Callable[[Endpoint], Endpoint]:
     return noted
 
 
-def most_of(route: APIRoute, otherwise: int) -> int | None:
+def most_of(endpoint: Callable[..., object], otherwise: int) -> int | None:
     """How many bytes the body of that route may have; None is all that the deployment allows."""
-    most: int | None = getattr(route.endpoint, _MOST, otherwise)
+    most: int | None = getattr(endpoint, _MOST, otherwise)
     return most
 
 
@@ -38,7 +38,7 @@ class KeyedRoute(APIRoute):
 
     def get_route_handler(self) -> _Handler:
         """What answers a request."""
-        answered, most = super().get_route_handler(), most_of(self, JSON_BODY_BYTES)
+        answered, most = super().get_route_handler(), most_of(self.endpoint, JSON_BODY_BYTES)
 
         async def guarded(request: Request) -> Response:
             await identify(request)
@@ -48,12 +48,29 @@ class KeyedRoute(APIRoute):
         return guarded
 
 
+class RecordRoute(KeyedRoute):
+    """A route to what the door remembers of customers, keys and channels: after a change this process reads all of it anew."""
+
+    def get_route_handler(self) -> _Handler:
+        """What answers a request."""
+        answered = super().get_route_handler()
+
+        async def noting(request: Request) -> Response:
+            try:
+                return await answered(request)
+            finally:
+                if request.method != "GET":
+                    app_of(request).changes.note()
+
+        return noting
+
+
 class OpenRoute(APIRoute):
     """A route for strangers: its body is small unless the route says otherwise, and counts as a stranger's."""
 
     def get_route_handler(self) -> _Handler:
         """What answers a request."""
-        answered, most = super().get_route_handler(), most_of(self, SMALL_BODY_BYTES)
+        answered, most = super().get_route_handler(), most_of(self.endpoint, SMALL_BODY_BYTES)
 
         async def guarded(request: Request) -> Response:
             body_of(request).allow(most, proven=False)

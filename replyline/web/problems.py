@@ -132,6 +132,17 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(UnreadableSecret, _unreadable_secret)
 
 
+async def answer_to(request: Request, error: Exception) -> Response:
+    """The answer to an error, for a route that stands outside of FastAPI; one that nobody foresaw is raised again."""
+    if isinstance(error, StarletteHTTPException):
+        return await _http_error(request, error)
+    if isinstance(error, UnreadableSecret):
+        return await _unreadable_secret(request, error)
+    if isinstance(error, tuple(_KNOWN)):
+        return await _known_error(request, error)
+    raise error
+
+
 async def _http_error(_request: Request, error: Exception) -> Response:
     if not isinstance(error, StarletteHTTPException):
         raise error

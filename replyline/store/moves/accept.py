@@ -4,11 +4,12 @@ import uuid
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
+import asyncpg
 import msgspec
 
 from replyline.errors import Permanent
 from replyline.ids import new_id
-from replyline.jobs import IncomingMessageJob
+from replyline.jobs import ChannelKind, IncomingMessageJob
 from replyline.produced import Produced, as_id
 from replyline.store.database import Connection
 from replyline.store.moves.inbound_lane import go_on_unless_locked
@@ -32,6 +33,27 @@ class Accepted:
     message_id: uuid.UUID
     trace_id: uuid.UUID
     duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which channel the sender of a message means; `chatbot` is our id of it, or, if `by_reference`, maybe its reference."""
+
+    chatbot: str
+    by_reference: bool
+    kind: ChannelKind
+    channel_id: uuid.UUID | None
+    customer_id: uuid.UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An enabled channel, and the priority that its customer's plan buys."""
+
+    channel_id: uuid.UUID
+    customer_id: uuid.UUID
+    chatbot_id: uuid.UUID
+    priority: int
 
 
 # An id goes before a reference, so that no reference can take the place of another customer's chatbot.
@@ -77,42 +99,44 @@ def lane_key(job: IncomingMessageJob) -> str:
     return f"{job.channel_id}:{job.external_user_id}"
 
 
-async def address(
-    connection: Connection,
-    job: IncomingMessageJob,
-    *,
-    customer_id: uuid.UUID | None,
-    unnamed: str | None = None,
-    chatbot: str | None = None,
-) -> Accept:
+def wanted_by(job: IncomingMessageJob, *, customer_id: uuid.UUID | None, chatbot: str | None = None) -> Wanted:
+    """What its sender says of the channel: with `chatbot` the chatbot is meant by our id of it, or its external reference."""
+    return Wanted(chatbot or str(job.chatbot_id), chatbot is not None, job.channel, job.channel_id, customer_id)
+
+
+async def find_places(connection: Connection, wanted: Wanted) -> tuple[Place, ...]:
+    """The enabled channels that fit; at most two, because one of several is none."""
+    reference = wanted.chatbot if wanted.by_reference else None
+    found = await connection.fetch(
+        _CHANNELS, as_id(wanted.chatbot), wanted.kind, wanted.channel_id, wanted.customer_id, reference
+    )
+    return tuple(Place(*record) for record in found)
+
+
+def address(job: IncomingMessageJob, wanted: Wanted, places: Sequence[Place], *, unnamed: str | None = None) -> Accept:
     """Fill in what the sender of a message could not know: its customer, channel and priority, and ids where they are missing.
 
     A message with an `externalMessageId` is accepted once in its channel; one without, once for each `unnamed` key.
-    With `chatbot` the chatbot is looked up by that: our id of it, or its external reference.
 
     Raises:
         Permanent: the chatbot has no channel of that kind (of that customer, where one is given), or several and the job does
             not say which.
     """
-    named = job.chatbot_id if chatbot is None else as_id(chatbot)
-    channels = await connection.fetch(_CHANNELS, named, job.channel, job.channel_id, customer_id, chatbot)
-    if len(channels) != 1:
-        count = "no" if not channels else "more than one"
-        hint = "; name one by channelId" if channels else ""
-        raise Permanent(
-            f"chatbot {chatbot or job.chatbot_id} has {count} {job.channel} channel{hint}", reason="unknown_channel"
-        )
-    channel = channels[0]
+    if len(places) != 1:
+        count = "no" if not places else "more than one"
+        hint = "; name one by channelId" if places else ""
+        raise Permanent(f"chatbot {wanted.chatbot} has {count} {wanted.kind} channel{hint}", reason="unknown_channel")
+    place = places[0]
     full = msgspec.structs.replace(
         job,
-        customer_id=channel["customer_id"],
-        channel_id=channel["id"],
-        chatbot_id=channel["chatbot_id"],
+        customer_id=place.customer_id,
+        channel_id=place.channel_id,
+        chatbot_id=place.chatbot_id,
         message_id=job.message_id or new_id(),
         trace_id=job.trace_id or new_id(),
     )
-    key = dedupe_key(channel["id"], job.external_message_id) if job.external_message_id else unnamed
-    return Accept(full, channel["priority"], key)
+    key = dedupe_key(place.channel_id, job.external_message_id) if job.external_message_id else unnamed
+    return Accept(full, place.priority, key)
 
 
 async def address_produced(
@@ -123,30 +147,31 @@ async def address_produced(
     Raises:
         Permanent: see `address`.
     """
-    accepted = await address(
-        connection, produced.message, customer_id=customer_id, unnamed=unnamed, chatbot=produced.chatbot
-    )
-    job = await _in_conversation(connection, accepted.job, produced.conversation)
-    return replace(accepted, job=job)
+    wanted = wanted_by(produced.message, customer_id=customer_id, chatbot=produced.chatbot)
+    row = address(produced.message, wanted, await find_places(connection, wanted), unnamed=unnamed)
+    return row if produced.conversation is None else await in_conversation(connection, row, produced.conversation)
 
 
-async def _in_conversation(connection: Connection, job: IncomingMessageJob, name: str | None) -> IncomingMessageJob:
-    """The job with the conversation that the producer names: by our id where it is one, else by a reference."""
-    if name is None:
-        return job
-    ours = as_id(name)
+async def in_conversation(connection: Connection, row: Accept, name: str) -> Accept:
+    """The row with the conversation that the producer names: by our id where it is one, else by a reference."""
+    job, ours = row.job, as_id(name)
     if ours is not None and await connection.fetchval(
         _IS_CONVERSATION, ours, job.channel_id, job.identity_kind or "external", job.external_user_id
     ):
-        return msgspec.structs.replace(job, conversation_id=ours)
-    return msgspec.structs.replace(job, conversation_reference=name)
+        return replace(row, job=msgspec.structs.replace(job, conversation_id=ours))
+    return replace(row, job=msgspec.structs.replace(job, conversation_reference=name))
 
 
 async def accept(connection: Connection, rows: Sequence[Accept], outbox: Outbox) -> list[Accepted]:
     """Insert a job for each message that is not known yet."""
     enqueued = [_enqueue(row) for row in rows]
     # In key order, so that two batches with the same keys cannot wait for each other.
-    inserted = await insert_jobs(connection, sorted(enqueued, key=lambda row: (row.dedupe_key or "", row.id)), outbox)
+    try:
+        inserted = await insert_jobs(
+            connection, sorted(enqueued, key=lambda row: (row.dedupe_key or "", row.id)), outbox
+        )
+    except asyncpg.ForeignKeyViolationError as error:  # the door looked them up a moment before
+        raise Permanent("the customer was deleted", reason="unknown_channel") from error
     await go_on_unless_locked(connection, _leaderless(enqueued, inserted), outbox)
     repeated = [row.dedupe_key for row in enqueued if row.id not in inserted]
     known = {record["dedupe_key"]: record for record in await connection.fetch(_KNOWN, repeated)} if repeated else {}

@@ -40,7 +40,7 @@ _PAGE = files("replyline.web.demo") / "page"
 Person = Annotated[str, StringConstraints(pattern=r"^\d{7,15}$")]
 
 
-def _running(request: Request, app: Here) -> Demo:
+async def _running(request: Request, app: Here) -> Demo:
     """The demo that runs beside us, for a browser on this machine: the page acts as the demo's customer.
 
     Raises:

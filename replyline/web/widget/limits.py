@@ -173,7 +173,7 @@ def _too_often(code: str, detail: str, after_s: float) -> Problem:
     return Problem(429, code, detail, retry_after_s=max(0.001, after_s))
 
 
-def limits_of(request: Request) -> WidgetLimits:
+async def limits_of(request: Request) -> WidgetLimits:
     """The WidgetLimits of this process."""
     limits: WidgetLimits = request.app.state.widget_limits
     return limits

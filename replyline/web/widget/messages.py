@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from replyline import live
 from replyline.app import App
+from replyline.errors import Permanent
 from replyline.ids import new_id
 from replyline.inbound_content import Choice, InboundContent, Quoted, told
 from replyline.jobs import IncomingMessageJob
@@ -16,7 +17,7 @@ from replyline.store.conversation_log import LogEntry, LogPlace
 from replyline.store.moves.accept import Accept, dedupe_key
 from replyline.store.moves.seen import Seen
 from replyline.web.auth import Here
-from replyline.web.problems import Problem
+from replyline.web.problems import Problem, not_found
 from replyline.web.widget.limits import WidgetLimits, limits_of
 from replyline.web.widget.offers import choice_of
 from replyline.web.widget.streams import Streams, streams_of
@@ -45,6 +46,20 @@ async def write(  # noqa: PLR0917  FastAPI's parameters
     body: MessageIn, request: Request, response: Response, guest: CurrentGuest, app: Here, limits: Limited
 ) -> AcceptedOut:
     """Keep what a visitor wrote; it will be answered. 202 the first time, 200 for every repeat of the same `client_id`."""
+    accepted, is_new = await keep(body, request, guest, app, limits)
+    if not is_new:
+        response.status_code = 200
+    return accepted
+
+
+async def keep(
+    body: MessageIn, request: Request, guest: Guest, app: App, limits: WidgetLimits
+) -> tuple[AcceptedOut, bool]:
+    """Keep what a visitor wrote, and say whether it is new.
+
+    Raises:
+        Problem: 422, it says nothing, or names files that are not there; 429, too often.
+    """
     if body.choice is not None and body.attachments:
         raise Problem(422, "invalid", "attachments: a message with a choice has none")
     if not body.text.strip() and not body.attachments and body.choice is None:
@@ -53,10 +68,11 @@ async def write(  # noqa: PLR0917  FastAPI's parameters
     job = _job(body, guest, await _choice(body, guest, app))
     key = dedupe_key(guest.site.id, job.external_message_id or "")
     await _check_files(app, guest, job, key)
-    accepted = await app.moves.accept(Accept(job, await app.priority_of(guest.site.customer_id), key))
-    if accepted.duplicate:
-        response.status_code = 200
-    return AcceptedOut(id=accepted.message_id, client_id=body.client_id)
+    try:
+        accepted = await app.moves.accept(Accept(job, await app.priority_of(guest.site.customer_id), key))
+    except Permanent as error:  # its customer was deleted within the last seconds
+        raise not_found("widget") from error
+    return AcceptedOut(id=accepted.message_id, client_id=body.client_id), not accepted.duplicate
 
 
 @router.get("/messages")

@@ -128,7 +128,7 @@ class Cors:
         self._app = app
         self._replyline = replyline
         self._prefix = prefix
-        self._listed: Recently[str, Allowed] = Recently()
+        self._listed: Recently[str, Allowed] = Recently(changes=replyline.changes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI call."""

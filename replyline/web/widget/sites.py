@@ -16,8 +16,8 @@ class Sites:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._by_key: Recently[str, Channel] = Recently()
-        self._by_id: Recently[uuid.UUID, Channel] = Recently()
+        self._by_key: Recently[str, Channel] = Recently(changes=app.changes)
+        self._by_id: Recently[uuid.UUID, Channel] = Recently(changes=app.changes)
 
     async def by_key(self, site_key: str) -> Channel:
         """The widget that a page names.
@@ -66,7 +66,7 @@ def visitor_secret(sites: Sites, site: Channel) -> str:
     return secret
 
 
-def sites_of(request: Request) -> Sites:
+async def sites_of(request: Request) -> Sites:
     """The Sites of this process, so that they remember between requests."""
     sites: Sites = request.app.state.sites
     return sites

@@ -237,7 +237,7 @@ class Streams:
                 log.debug("streams.not_renewed", pages=len(rows), error=str(error))
 
 
-def streams_of(request: Request) -> Streams:
+async def streams_of(request: Request) -> Streams:
     """The Streams of this process."""
     streams: Streams = request.app.state.streams
     return streams

@@ -45,7 +45,7 @@ class Guests:
     def __init__(self, app: App, sites: Sites) -> None:
         self._app = app
         self._sites = sites
-        self._seen: Recently[uuid.UUID, Visitor] = Recently()
+        self._seen: Recently[uuid.UUID, Visitor] = Recently(changes=app.changes)
 
     def begin(self, site: Channel, visitor: Visitor, origin: str) -> str:
         """A session token: it names the visitor's own token, so it dies with that."""
@@ -134,17 +134,13 @@ def unauthorized(code: str, detail: str) -> Problem:
     return Problem(401, code, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
-def guests_of(request: Request) -> Guests:
+async def guests_of(request: Request) -> Guests:
     """The Guests of this process."""
     guests: Guests = request.app.state.guests
     return guests
 
 
-async def current_guest(
-    request: Request,
-    guests: Annotated[Guests, Depends(guests_of)],
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> Guest:
+async def identify(request: Request, guests: Guests) -> Guest:
     """The visitor of this request; asked once.
 
     Raises:
@@ -152,9 +148,19 @@ async def current_guest(
     """
     known: Guest | None = getattr(request.state, "guest", None)
     if known is None:
+        credentials = await _bearer(request)
         known = await guests.check(credentials.credentials if credentials else "", request)
         request.state.guest = known
     return known
+
+
+async def current_guest(
+    request: Request,
+    guests: Annotated[Guests, Depends(guests_of)],
+    _credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Guest:
+    """The visitor of this request. Raises Problem: see `Guests.check`."""
+    return await identify(request, guests)
 
 
 class VisitorRoute(APIRoute):
@@ -162,10 +168,10 @@ class VisitorRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """What answers a request."""
-        answered, most = super().get_route_handler(), most_of(self, JSON_BODY_BYTES)
+        answered, most = super().get_route_handler(), most_of(self.endpoint, JSON_BODY_BYTES)
 
         async def guarded(request: Request) -> Response:
-            await current_guest(request, guests_of(request), await _bearer(request))
+            await identify(request, await guests_of(request))
             body_of(request).allow(most, proven=True)
             return await answered(request)
 
