@@ -272,4 +272,6 @@ class Publisher:
             attempts=spec.tries,
             keep_completed_s=spec.keep_completed_s,
             keep_failed_s=spec.keep_failed_s,
+            keep_completed_jobs=spec.keep_completed_jobs,
+            keep_failed_jobs=spec.keep_failed_jobs,
         )

@@ -45,6 +45,9 @@ class QueueSpec:
     rate_limit: RateLimit | None = None
     keep_completed_s: int = HOUR_S
     keep_failed_s: int = DAY_S
+    keep_completed_jobs: int | None = 10_000
+    """BullMQ keeps at most so many completed jobs, the newest; None is any number."""
+    keep_failed_jobs: int | None = 10_000
 
     @property
     def tries(self) -> int:

@@ -88,6 +88,8 @@ class Settings(WidgetSettings, HttpSettings, ChannelSettings, ExternalSettings, 
                 spec,
                 keep_completed_s=max(spec.keep_completed_s, EXTERNAL_KEPT_S),
                 keep_failed_s=max(spec.keep_failed_s, EXTERNAL_KEPT_S),
+                keep_completed_jobs=None,
+                keep_failed_jobs=None,
             )
         return spec
 

@@ -311,13 +311,15 @@ class Broker:
         rate_limit: tuple[int, float] | None = None,
         keep_completed_s: int = 3600,
         keep_failed_s: int = 86400,
+        keep_completed_jobs: int | None = None,
+        keep_failed_jobs: int | None = None,
         schedulers: bool = False,
     ) -> Worker:
         """A worker of `queue`; its `run` does the work.
 
         `lock_s` is how long a vanished worker's jobs stay with it, `max_stalled` how often that may happen to a job before it is
         handed over with `deferred_failure` set, `rate_limit` how many jobs may start in how many seconds, over all workers; the
-        two `keep` are for jobs that do not say themselves, in seconds. With `schedulers`, job schedulers go on.
+        `keep`s are for jobs that do not say themselves, in seconds and in jobs. With `schedulers`, job schedulers go on.
         """
         return Worker(
             self._connection,
@@ -332,6 +334,8 @@ class Broker:
             rate_limit=rate_limit,
             keep_completed_s=keep_completed_s,
             keep_failed_s=keep_failed_s,
+            keep_completed_jobs=keep_completed_jobs,
+            keep_failed_jobs=keep_failed_jobs,
             schedulers=schedulers,
         )
 

@@ -55,6 +55,9 @@ class Publication:
     """When the job was made, milliseconds since 1970; None is now."""
     keep_completed_s: int = 3600
     keep_failed_s: int = 86400
+    keep_completed_jobs: int | None = None
+    """At most so many ended jobs of the queue stay, the newest; None is any number."""
+    keep_failed_jobs: int | None = None
 
     def __post_init__(self) -> None:
         # BullMQ for Node refuses such ids: ":" separates its keys, and bare integers are the ids it generates itself.

@@ -9,6 +9,7 @@ import msgspec
 
 from replyline.broker.contract import ActiveJob, Completed, Failed, Postpone, Retry
 from replyline.broker.keys import Keys
+from replyline.broker.publishing import Kept, keep_jobs
 from replyline.broker.scripts import ADD_LOG, MOVE_BACK, MOVE_TO_ACTIVE, MOVE_TO_DELAYED, MOVE_TO_FINISHED
 from replyline.broker.wire import Reply, bulk
 
@@ -129,8 +130,8 @@ class Ender:
         name: str,
         lock_ms: int,
         rate_limit: tuple[int, float] | None,
-        keep_completed_s: int,
-        keep_failed_s: int,
+        keep_completed: Kept,
+        keep_failed: Kept,
         now_ms: Callable[[], int],
     ) -> None:
         self._keys = keys
@@ -140,7 +141,7 @@ class Ender:
         if rate_limit is not None:
             self._lock["limiter"] = {"max": rate_limit[0], "duration": round(rate_limit[1] * 1000)}
         self._packed_lock = bulk(msgpack.packb(self._lock))
-        self._keep = {"completed": keep_completed_s, "failed": keep_failed_s}
+        self._keep = {"completed": keep_completed, "failed": keep_failed}
         self._prefix = bulk(keys.prefix.encode())
         self._fetch_head = MOVE_TO_ACTIVE.head(11 + 3) + _bulks(*keys.all(*_TO_ACTIVE), keys.prefix)
         finished = MOVE_TO_FINISHED.head(14 + 9) + _bulks(*keys.all(*_TO_FINISHED))
@@ -244,10 +245,10 @@ class Ender:
         return bulk(packed)
 
 
-def _keep_jobs(said: bool | int | dict[str, int] | None, default_s: int) -> dict[str, int]:
+def _keep_jobs(said: bool | int | dict[str, int] | None, default: Kept) -> dict[str, int]:
     match said:
         case None:
-            return {"age": default_s}
+            return keep_jobs(*default)
         case True:
             return {"count": 0}
         case False:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeAlias
 
 import msgpack
 
@@ -14,6 +15,15 @@ _PRIORITIZED = ("marker", "meta", "id", "prioritized", "delayed", "completed", "
 _STANDARD = ("wait", "paused", "meta", "id", "completed", "delayed", "active", "events", "marker")
 _DELAYED = ("marker", "meta", "id", "delayed", "completed", "events")
 _BACKOFF_MS = 1000
+
+
+Kept: TypeAlias = tuple[int, int | None]
+"""For how many seconds ended jobs are kept, and how many of them at most."""
+
+
+def keep_jobs(seconds: int, jobs: int | None) -> dict[str, int]:
+    """The same in BullMQ's words."""
+    return {"age": seconds} if jobs is None else {"age": seconds, "count": jobs}
 
 
 class Adder:
@@ -40,17 +50,18 @@ class Adder:
             head, last = self._standard, made
         # Prefix, id, name, time; parent key, parent dependencies, parent, repeat key and deduplication key are not used.
         arguments = msgpack.packb([self._prefix, new.job_id, new.name, made, None, None, None, None, None])
-        options = _options(new.priority, delay_ms, new.attempts, new.keep_completed_s, new.keep_failed_s)
+        completed = (new.keep_completed_s, new.keep_completed_jobs)
+        options = _options(new.priority, delay_ms, new.attempts, completed, (new.keep_failed_s, new.keep_failed_jobs))
         return b"".join((head, bulk(arguments), bulk(new.data), bulk(options), bulk(str(last).encode())))
 
 
 @lru_cache(maxsize=1024)
-def _options(priority: int, delay_ms: int, attempts: int, keep_completed_s: int, keep_failed_s: int) -> bytes:
+def _options(priority: int, delay_ms: int, attempts: int, completed: Kept, failed: Kept) -> bytes:
     options: dict[str, object] = {
         "attempts": attempts,
         "backoff": {"type": "exponential", "delay": _BACKOFF_MS},
-        "removeOnComplete": {"age": keep_completed_s},
-        "removeOnFail": {"age": keep_failed_s},
+        "removeOnComplete": keep_jobs(*completed),
+        "removeOnFail": keep_jobs(*failed),
     }
     if priority:
         options["priority"] = priority

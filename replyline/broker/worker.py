@@ -54,6 +54,8 @@ class Worker:
         rate_limit: tuple[int, float] | None,
         keep_completed_s: int,
         keep_failed_s: int,
+        keep_completed_jobs: int | None,
+        keep_failed_jobs: int | None,
         schedulers: bool,
     ) -> None:
         if concurrency < 1:
@@ -71,8 +73,8 @@ class Worker:
             name=name,
             lock_ms=round(lock_s * 1000),
             rate_limit=rate_limit,
-            keep_completed_s=keep_completed_s,
-            keep_failed_s=keep_failed_s,
+            keep_completed=(keep_completed_s, keep_completed_jobs),
+            keep_failed=(keep_failed_s, keep_failed_jobs),
             now_ms=connection.clock.now_ms,
         )
         self._leases = Leases(

@@ -36,6 +36,12 @@ class QueueSettings(BaseModel):
     rate_limit: str | None = Field(None, description="jobs/seconds for all workers together, as 10/1")
     keep_completed_s: int | None = Field(None, ge=0, description="seconds BullMQ keeps completed jobs")
     keep_failed_s: int | None = Field(None, ge=0, description="seconds BullMQ keeps failed jobs")
+    keep_completed_jobs: int | None = Field(
+        None, ge=1, description="completed jobs BullMQ keeps at most, whatever their age (10,000)"
+    )
+    keep_failed_jobs: int | None = Field(
+        None, ge=1, description="failed jobs BullMQ keeps at most, whatever their age (10,000)"
+    )
 
     @field_validator("rate_limit")
     @classmethod

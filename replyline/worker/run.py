@@ -54,6 +54,8 @@ def make_workers(app: App, queues: Sequence[str], concurrency: Mapping[str, int]
                 rate_limit=None if limit is None else (limit.jobs, limit.duration_s),
                 keep_completed_s=spec.keep_completed_s,
                 keep_failed_s=spec.keep_failed_s,
+                keep_completed_jobs=spec.keep_completed_jobs,
+                keep_failed_jobs=spec.keep_failed_jobs,
                 schedulers=queue == INCOMING_MESSAGES,  # in the others, nobody else's jobs are done
             )
         )

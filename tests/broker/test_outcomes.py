@@ -146,6 +146,20 @@ async def test_kept_jobs_go_when_they_are_older_than_their_retention(
     assert not await redis.exists(f"{PREFIX}old")
 
 
+@pytest.mark.parametrize(("outcome", "state"), [(Completed(), "completed"), (Failed("no"), "failed")])
+async def test_of_kept_jobs_the_newest_stay(broker: Broker, redis: Client, outcome: Outcome, state: str) -> None:
+    async with at_work(broker.worker(QUEUE, Desk(lambda _: outcome), concurrency=1, name="w")):
+        for number in range(5):
+            new = Publication(QUEUE, f"j{number}", "answer", b"{}", 3, keep_completed_jobs=2, keep_failed_jobs=2)
+            await broker.publish([new])
+
+        async def ended() -> bool:
+            return await broker.states(QUEUE, [f"j{number}" for number in range(5)]) == [None, None, None, state, state]
+
+        await until(ended)
+    assert not await redis.exists(f"{PREFIX}j2")
+
+
 async def test_a_job_that_says_nothing_of_retention_gets_the_workers(broker: Broker, redis: Client) -> None:
     async with at_work(broker.worker(QUEUE, Desk(), concurrency=1, name="w", keep_completed_s=60)):
         for job_id in ("old", "next"):

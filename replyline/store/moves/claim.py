@@ -109,7 +109,7 @@ _TAKE_OVER = """
 UPDATE jobs
 SET payload = payload - '{channel,channelId,channelExternalId,to,content,body,quotes}'::text[],
     handed_over_at = CASE WHEN $2 = 0 THEN coalesce(handed_over_at, now()) ELSE handed_over_at END
-WHERE id = $1 AND state = 'WAITING' AND generation <= $2 AND payload ? 'to'
+WHERE id = $1 AND finished_at IS NULL AND generation <= $2 AND payload ? 'to'
 """
 _SENDING = (
     "UPDATE messages SET status = 'SENDING' WHERE id = $1 AND customer_id = $2 AND status = 'QUEUED' RETURNING id"
