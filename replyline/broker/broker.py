@@ -319,8 +319,7 @@ class Broker:
 
         `lock_s` is how long a vanished worker's jobs stay with it, `max_stalled` how often that may happen to a job before it is
         handed over with `deferred_failure` set, `rate_limit` how many jobs may start in how many seconds, over all workers; the
-        `keep`s are for jobs that do not say themselves, in seconds and in jobs. With `schedulers`, job schedulers go on.
-        """
+        `keep`s are for jobs that do not say themselves. With `schedulers`, job schedulers go on."""
         return Worker(
             self._connection,
             self._supervisor,
@@ -332,10 +331,8 @@ class Broker:
             stalled_every_s=stalled_every_s,
             max_stalled=max_stalled,
             rate_limit=rate_limit,
-            keep_completed_s=keep_completed_s,
-            keep_failed_s=keep_failed_s,
-            keep_completed_jobs=keep_completed_jobs,
-            keep_failed_jobs=keep_failed_jobs,
+            keep_completed=(keep_completed_s, keep_completed_jobs),
+            keep_failed=(keep_failed_s, keep_failed_jobs),
             schedulers=schedulers,
         )
 

@@ -18,6 +18,7 @@ from replyline.broker.fetching import Fetcher
 from replyline.broker.held import Ender, Held
 from replyline.broker.keys import Keys
 from replyline.broker.leases import Leases
+from replyline.broker.publishing import Kept
 from replyline.broker.schedules import Scheduling
 from replyline.broker.wire import Reply
 from replyline.redaction import redact
@@ -52,10 +53,8 @@ class Worker:
         stalled_every_s: float,
         max_stalled: int,
         rate_limit: tuple[int, float] | None,
-        keep_completed_s: int,
-        keep_failed_s: int,
-        keep_completed_jobs: int | None,
-        keep_failed_jobs: int | None,
+        keep_completed: Kept,
+        keep_failed: Kept,
         schedulers: bool,
     ) -> None:
         if concurrency < 1:
@@ -73,8 +72,8 @@ class Worker:
             name=name,
             lock_ms=round(lock_s * 1000),
             rate_limit=rate_limit,
-            keep_completed=(keep_completed_s, keep_completed_jobs),
-            keep_failed=(keep_failed_s, keep_failed_jobs),
+            keep_completed=keep_completed,
+            keep_failed=keep_failed,
             now_ms=connection.clock.now_ms,
         )
         self._leases = Leases(
