@@ -73,9 +73,11 @@ async def _run(asked: argparse.Namespace, parts: list[str]) -> bool:
     console = Console(width=150)
     async with opened(against=asked.against, with_node=with_node) as contenders:
         run = Run(contenders, size, asked.quick)
-        await warm_up(run, contenders)
-        for name in parts:
-            await PARTS[name](run)
+        for name in parts or ["none"]:
+            await warm_up(run, [contender for contender in contenders if contender.api_process is None])
+            if name in PARTS:
+                await run.part(name, PARTS[name](run))
+            write(run.results, asked.json)
         profiles = await profiled(run) if asked.profile else []
         for contender in contenders:
             await run.verify(contender)
@@ -86,7 +88,6 @@ async def _run(asked: argparse.Namespace, parts: list[str]) -> bool:
         for profile in profiles:
             console.print(profile)
         say_verified(run, console)
-    write(run.results, asked.json)
     return bool(run.wrong)
 
 

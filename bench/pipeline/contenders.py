@@ -209,7 +209,9 @@ class Contender(ABC):
             try:
                 await asyncio.to_thread(process.wait, _DOWN_WITHIN_S)
             except subprocess.TimeoutExpired as error:
-                process.kill()
+                for other in processes:
+                    other.kill()
+                processes.clear()
                 raise RuntimeError(f"a process of {self.name} did not end:\n{self.end_of_log()}") from error
         return used
 

@@ -71,8 +71,9 @@ async def lag(run: Run) -> None:
     were due meanwhile.
     """
     fastest = await run.fastest()
-    # Half of the maximum at most: a saturated machine is late whatever waits. 400 a second is a model of 5 s.
-    rate = min(400.0, fastest / 2)
+    # Half of the maximum: a saturated machine is late whatever waits. 400 a second is a model of 5 s, 100 one of 20 s, which is
+    # still within the time that a provider has.
+    rate = min(400.0, max(100.0, fastest / 2))
     for contender in run.replylines():
         contender.outside.think_s = _WAITING / rate
         seconds = contender.outside.think_s + 6
@@ -118,7 +119,7 @@ async def analyze(run: Run) -> None:
 
 
 async def _probe(contender: Replyline, stop: asyncio.Event) -> tuple[list[float], int]:
-    """Milliseconds that looks took while nine tenths of the turns were waiting, and the most that were."""
+    """Milliseconds that looks took while over half of the turns were waiting, and the most that were."""
     client = Client("127.0.0.1", contender.metrics_port)
     late: list[float] = []
     most = 0
@@ -130,7 +131,7 @@ async def _probe(contender: Replyline, stop: asyncio.Event) -> tuple[list[float]
         took = time.perf_counter() - began
         if status != 200:
             raise RuntimeError(f"/health/live answered {status}")
-        if contender.outside.ledger.at_model >= _WAITING * 0.9:
+        if contender.outside.ledger.at_model >= _WAITING / 2:
             late.append(took * 1000)
 
     while not stop.is_set():

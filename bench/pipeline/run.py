@@ -95,6 +95,17 @@ class Run:
         await contender.begin_anew()
         await contender.servers.forbid_autovacuum()
 
+    async def part(self, name: str, work: Awaitable[None]) -> None:
+        """Do one part. One that cannot be ended counts as wrong, and the contenders begin anew: what others measured is kept."""
+        try:
+            await work
+        except RuntimeError as error:
+            print(f"{name} was given up: {error}", flush=True)
+            self.wrong.append(f"{name} was given up: {str(error).partition(chr(10))[0]}")
+            for contender in self.contenders:
+                contender.outside.think_s = 0.0
+                await contender.begin_anew()
+
     async def fastest(self) -> float:
         """How many messages a second Replyline of this checkout sends at most."""
         known = self.results.middle(SPEED, "messages/s", OURS)

@@ -71,13 +71,13 @@ async def _run(asked: argparse.Namespace, names: list[str], amounts: Amounts) ->
     async with opened(against=asked.against, with_node=False) as contenders:
         run = Run(contenders, QUICK if asked.quick else FULL, asked.quick)
         for name in names:
-            await CASES[name](run, amounts)
+            await run.part(name, CASES[name](run, amounts))
+            write(run.results, asked.json)
         for contender in contenders:
             await run.verify(contender)
         print_table(run.results, [contender.name for contender in contenders], console)
         print_targets(run.results, targets(amounts), console)
         say_verified(run, console)
-    write(run.results, asked.json)
     return bool(run.wrong)
 
 
