@@ -19,7 +19,6 @@ class Start:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
-        self.more: dict[str, str] = {}
 
     def environment(self) -> dict[str, str]:
         """What every command is run with."""
