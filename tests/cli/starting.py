@@ -22,13 +22,7 @@ class Start:
 
     def environment(self) -> dict[str, str]:
         """What every command is run with."""
-        return {
-            **os.environ,
-            "REPLYLINE_PORT": "0",
-            "REPLYLINE_DATA": str(self.folder / "data"),
-            "COLUMNS": "80",
-            **self.more,
-        }
+        return {**os.environ, "REPLYLINE_PORT": "0", "REPLYLINE_DATA": str(self.folder / "data"), "COLUMNS": "80"}
 
     async def start(self) -> dict[str, object]:
         """Start it, and give what ready.json says."""
