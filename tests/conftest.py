@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -98,8 +99,20 @@ def _server_urls(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 @pytest.fixture(scope="session")
 def _own_database(_server_urls: tuple[str, str], worker_id: str) -> Iterator[str]:
-    server = _database(_server_urls[1], "postgres")
-    name = f"test_{worker_id}"
+    with _made(_server_urls[1], f"test_{worker_id}") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def kept_database_url(_server_urls: tuple[str, str], worker_id: str) -> Iterator[str]:
+    """Another migrated Postgres database of this process, which is not emptied before each test."""
+    with _made(_server_urls[1], f"kept_{worker_id}") as url:
+        yield url
+
+
+@contextmanager
+def _made(server_url: str, name: str) -> Iterator[str]:
+    server = _database(server_url, "postgres")
     asyncio.run(_run(server, f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}"))
     yield _database(server, name)
     asyncio.run(_run(server, f"DROP DATABASE {name} WITH (FORCE)"))
