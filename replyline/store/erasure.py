@@ -12,8 +12,10 @@ _PAGES = "SELECT pg_relation_size($1::text::regclass) / current_setting('block_s
 _DONE = "DELETE FROM customers_to_erase WHERE customer_id = ANY($1::uuid[])"
 
 
-async def erase_gone_customers(database: Database, tables: Sequence[str]) -> int:
+async def erase_gone_customers(database: Database, tables: Sequence[str], guard: Connection) -> int:
     """Delete the rows of customers that were deleted, some thousand pages at a time; returns how many rows went.
+
+    `guard` is the connection that keeps this process alone in it (`partitions.alone`).
 
     A customer is deleted after all their jobs have ended (the deletion waits for each one's transaction), so no more rows come.
 
@@ -30,6 +32,7 @@ async def erase_gone_customers(database: Database, tables: Sequence[str]) -> int
         for start in range(0, pages, _PAGES_AT_ONCE):
             async with database.connection() as connection:
                 erased += await _erase(connection, name, start, gone)
+            await guard.execute("SELECT 1")
     if gone:
         async with database.connection() as connection:
             await connection.execute(_DONE, gone)

@@ -53,10 +53,13 @@ _LOCK = "SELECT pg_try_advisory_xact_lock($1)"
 
 
 @asynccontextmanager
-async def alone(database: Database) -> AsyncIterator[bool]:
-    """Whether this process is the one that does the upkeep until the end of the block."""
+async def alone(database: Database) -> AsyncIterator["Connection | None"]:
+    """The connection that keeps this process the one that does the upkeep until the end of the block; None if another does it.
+
+    What takes long must ask it something now and then: Postgres ends a transaction in which nothing happens for a minute.
+    """
     async with database.transaction() as guard:
-        yield bool(await guard.fetchval(_LOCK, _UPKEEP))
+        yield guard if await guard.fetchval(_LOCK, _UPKEEP) else None
 
 
 async def keep(database: Database, tables: Sequence[Partitioned]) -> Kept:

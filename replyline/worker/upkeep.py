@@ -58,8 +58,8 @@ class Upkeep:
             StoreUnavailable, DaysMissing: see `store/partitions.py`.
         """
         database = self._app.database
-        async with alone(database) as mine:
-            if not mine:
+        async with alone(database) as guard:
+            if guard is None:
                 return False
             async with database.connection() as connection:
                 moved = await move_ended(connection)
@@ -69,7 +69,7 @@ class Upkeep:
                 dropped = await drop_old_indexes(database)
                 if dropped:
                     log.info("upkeep.dropped_old_indexes", indexes=dropped)
-            erased = await erase_gone_customers(database, [table.table for table in self._tables])
+            erased = await erase_gone_customers(database, [table.table for table in self._tables], guard)
             kept = await keep(database, self._tables)
         if erased or kept.made or kept.dropped or kept.deleted:
             log.info(

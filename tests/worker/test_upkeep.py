@@ -79,8 +79,8 @@ async def test_days_are_made_ahead_and_those_that_are_old_are_dropped_whole(app:
 
 async def test_one_process_at_a_time_does_the_upkeep(app: App, database: Database) -> None:
     await _drop_days(database)
-    async with alone(database) as mine:
-        assert mine
+    async with alone(database) as guard:
+        assert guard is not None
         assert await Upkeep(app).keep() is False
         assert await _days(database) == []
     await Upkeep(app).keep()
