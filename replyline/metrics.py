@@ -154,6 +154,11 @@ provider_seconds = Histogram(
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 45, 90),
     registry=REGISTRY,
 )
+slow_knowledge_searches_total = Counter(
+    "replyline_slow_knowledge_searches",
+    "Searches of a knowledge base that were not done in time; tried again once, then the model answers without",
+    registry=REGISTRY,
+)
 provider_tokens_total = Counter(
     "replyline_provider_tokens",
     "Tokens used, by kind: input, output, cached (part of input)",

@@ -165,7 +165,7 @@ class Listening:
             return  # on its way when it was unwatched
         try:
             self._hear(read_message(conversation, payload))
-        except Exception as error:
+        except Exception as error:  # of one message: the connection's others are not to go with it
             self._ignore(conversation, error)
 
     def settled(self, channel: bytes, *, subscribed: bool) -> None:
@@ -239,7 +239,7 @@ class Listening:
             log.info("listening.back", endpoint=str(self._endpoint), conversations=len(self._wanted))
             try:
                 self._missed()
-            except Exception:
+            except Exception:  # the owner's affair: what is pushed from now on is heard all the same
                 log.exception("listening.missed_failed")
         self._was_connected = True
 

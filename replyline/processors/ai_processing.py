@@ -16,7 +16,7 @@ from replyline.processors.live_answer import live_answer
 from replyline.processors.pictures import pictures_of
 from replyline.processors.rendering import rendered
 from replyline.processors.signs_of_life import signs_of_life
-from replyline.providers import Passage, Picture, ProviderAccount, Question, Reply, Say, Utterance
+from replyline.providers import KnowledgeOnly, Passage, Picture, ProviderAccount, Question, Reply, Say, Utterance
 from replyline.store import knowledge
 from replyline.store.database import StoreBusy
 from replyline.store.moves.answer import AiUse, Answer, Answered, call_fact
@@ -44,18 +44,20 @@ async def process(job: AiProcessingJob, run: Run, app: App) -> None:
         _used(await app.moves.answer(_answer(run, job, turn, (), None, None)))
         return
     pictures = await pictures_of(turn, app)
+    passages, too_slow = await _passages(turn, run, app)
     async with live_answer(turn, app) as live:
         async with signs_of_life(turn, app):
             started = time.perf_counter()
-            reply = await _ask(turn, pictures, app, live.say)
+            reply = await _ask(turn, pictures, passages, app, live.say)
             took_s = time.perf_counter() - started
         _observe(turn.provider, reply, took_s)
         use = _use(turn.provider, reply, took_s)
         with app.late_usage.unless_recorded(call_fact(run, use, turn, turn.conversation_id)):
-            text, note = _cut(reply.text, run, turn, app)
+            text, cut = _cut(reply.text, run, turn, app)
             texts, quotes = await rendered(CHANNELS[turn.channel], text), await _quoted(turn, app)
             await live.flush()
-            answer = _answer(run, job, turn, texts, use, quotes, message_id=live.message_id, note=note)
+            notes = tuple(note for note in (too_slow, cut) if note is not None)
+            answer = _answer(run, job, turn, texts, use, quotes, message_id=live.message_id, notes=notes)
             # It was paid for: asking again would be paid again.
             answered = await persist(app.moves.answer, answer, for_s=_COMMIT_FOR_S)
         if _used(answered) is Answered.COMMITTED:
@@ -78,7 +80,9 @@ async def _quoted(turn: Turn, app: App) -> uuid.UUID | None:
     return turn.last_message_id if account is not None and account.config.get("quote_replies") == "on" else None
 
 
-async def _ask(turn: Turn, pictures: tuple[Picture, ...], app: App, say: Say | None) -> Reply:
+async def _ask(
+    turn: Turn, pictures: tuple[Picture, ...], passages: tuple[Passage, ...], app: App, say: Say | None
+) -> Reply:
     account = ProviderAccount(
         provider=turn.provider,
         model=turn.model,
@@ -90,24 +94,42 @@ async def _ask(turn: Turn, pictures: tuple[Picture, ...], app: App, say: Say | N
         instructions=turn.instructions,
         history=tuple(Utterance("user" if said.inbound else "assistant", said.text) for said in turn.history),
         asked=turn.asked,
-        passages=await _passages(turn, app),
+        passages=passages,
         pictures=pictures,
     )
     provider = await app.provider(turn.provider)
     return await provider.complete(account, question, say=say)
 
 
-async def _passages(turn: Turn, app: App) -> tuple[Passage, ...]:
+async def _passages(turn: Turn, run: Run, app: App) -> tuple[tuple[Passage, ...], Failure | None]:
+    """What the knowledge base has about it; and a note, where it could not be searched in time and the model must do without.
+
+    Raises:
+        Temporary: it could not be searched in time, and is tried again: a bot that answers from it alone always, others once.
+    """
     if not turn.has_knowledge or not turn.knowledge_passages:
-        return ()
+        return (), None
     try:
         found = await knowledge.passages(
             app.database, chatbot_id=turn.chatbot_id, query="\n".join(turn.asked), limit=turn.knowledge_passages
         )
     except StoreBusy as error:
-        # An attempt is used up: a search that is always too slow must not be made again and again for ever.
-        raise Temporary("the knowledge base could not be searched in time", reason="knowledge_slow") from error
-    return tuple(Passage(title, text) for title, text in found)
+        metrics.slow_knowledge_searches_total.inc()
+        standing = await app.reads.standing(run.job_id)
+        if turn.provider == KnowledgeOnly.name or standing is None or standing.attempts == 0:
+            # An attempt is used up: a search that is always too slow must not be made again and again for ever.
+            raise Temporary("the knowledge base could not be searched in time", reason="knowledge_slow") from error
+        log.warning("answer.without_knowledge", job=str(run.job_id), conversation=str(turn.conversation_id))
+        return (), _noted(
+            run, "without_knowledge", "the knowledge base could not be searched in time: answered without it"
+        )
+    return tuple(Passage(title, text) for title, text in found), None
+
+
+def _noted(run: Run, reason: str, told: str) -> Failure:
+    """A line of the timeline that is no failure of the job."""
+    now = datetime.now(UTC).isoformat()
+    return Failure(at=now, attempt=0, worker=run.worker, reason=reason, message=told, stack="")
 
 
 def _cut(text: str, run: Run, turn: Turn, app: App) -> tuple[str, Failure | None]:
@@ -120,8 +142,7 @@ def _cut(text: str, run: Run, turn: Turn, app: App) -> tuple[str, Failure | None
     log.warning(
         "answer.cut", job=str(run.job_id), conversation=str(turn.conversation_id), chars=len(text), sent=len(short)
     )
-    now = datetime.now(UTC).isoformat()
-    return short, Failure(at=now, attempt=0, worker=run.worker, reason="answer_cut", message=told, stack="")
+    return short, _noted(run, "answer_cut", told)
 
 
 def _used(answered: Answered) -> Answered:
@@ -143,7 +164,7 @@ def _answer(  # noqa: PLR0917  the parts of one answer
     use: AiUse | None,
     quotes: uuid.UUID | None,
     message_id: uuid.UUID | None = None,
-    note: Failure | None = None,
+    notes: tuple[Failure, ...] = (),
 ) -> Answer:
     return Answer(
         run=run,
@@ -157,7 +178,7 @@ def _answer(  # noqa: PLR0917  the parts of one answer
         use=use,
         quotes=quotes,
         message_id=message_id,
-        note=note,
+        notes=notes,
     )
 
 

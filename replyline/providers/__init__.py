@@ -33,6 +33,7 @@ def open_provider(name: str, timeout_s: float) -> Provider:
 
 __all__ = [
     "PROVIDERS",
+    "KnowledgeOnly",
     "Passage",
     "Picture",
     "Provider",

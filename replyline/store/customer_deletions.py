@@ -85,7 +85,7 @@ async def begin(db: Database, customer_id: uuid.UUID) -> bool:
 
 
 async def go_on(db: Database, *, customer_id: uuid.UUID | None = None, for_s: float) -> Sequence[uuid.UUID] | None:
-    """Delete in batches for about `for_s` seconds; whose deletion was finished, or None where nothing could be done.
+    """Delete in batches for about `for_s` seconds, at least one; whose deletion was finished, or None if nothing could be done.
 
     Each batch is a transaction of its own, so this can be interrupted at any time. One process works on a customer at a time, and
     half of its time.
@@ -97,7 +97,8 @@ async def go_on(db: Database, *, customer_id: uuid.UUID | None = None, for_s: fl
     finished: list[uuid.UUID] = []
     places: dict[uuid.UUID, int] = {}
     worked = False
-    while (began := time.monotonic()) < until:
+    while not worked or time.monotonic() < until:
+        began = time.monotonic()
         async with db.transaction() as connection:
             claimed: uuid.UUID | None = await connection.fetchval(_CLAIM, customer_id)
             if claimed is None:

@@ -4,6 +4,7 @@ import asyncpg
 import pytest
 
 from replyline.answer_length import shorten
+from tests.make import make_document
 from tests.running import quick_retries
 from tests.waiting import until
 from tests.whatsapp.street import Open, Street
@@ -75,6 +76,31 @@ async def test_an_answer_that_does_not_stop_is_cut_and_its_timeline_says_so(stre
         errors = [error for job in timeline.json["jobs"] for error in job["errors"]]  # type: ignore[attr-defined]
         assert [error["reason"] for error in errors] == ["answer_cut"]
         assert str(len(sentence) * 6000 - 1) in errors[0]["message"]
+
+
+@pytest.mark.parametrize("knowledge_only", [False, True])
+async def test_a_knowledge_base_that_is_always_too_slow_is_done_without(
+    street: Open, database_url: str, *, knowledge_only: bool
+) -> None:
+    async with street(CLOUD, settings={"queues": quick_retries(waits_s=[0.1, 0.1])}) as here:
+        await make_document(here.database, here.chatbot)
+        if knowledge_only:
+            async with here.database.connection() as connection:
+                await connection.execute("UPDATE chatbots SET provider = 'knowledge_only'")
+        locking = await asyncpg.connect(database_url)
+        async with locking.transaction():
+            await locking.execute("LOCK TABLE knowledge_documents")
+            await here.write("when are you open?")
+            await until(here.texts, timeout_s=60)
+        await locking.close()
+        (job,) = await here.rows("SELECT state, errors::text AS errors FROM all_jobs WHERE queue = 'ai-processing'")
+        assert "knowledge_slow" in str(job["errors"])
+        if knowledge_only:
+            assert job["state"] == "DEAD"
+        else:
+            assert job["state"] == "DONE"
+            assert "without_knowledge" in str(job["errors"])
+            assert await here.texts() == ["Echo: when are you open?"]
 
 
 @pytest.mark.parametrize(

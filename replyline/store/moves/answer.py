@@ -56,7 +56,7 @@ class Answer:
     """Our id of the message that the first of them quotes."""
     message_id: uuid.UUID | None = None
     """The id that the first of them gets, where an open page has been shown it under one already."""
-    note: Failure | None = None
+    notes: tuple[Failure, ...] = ()
     """What the timeline should say of it, although it was sent: that it was cut, say."""
 
 
@@ -113,10 +113,10 @@ def _judge(row: Answer, conversation: LockedConversation | None, supersedes: Map
 
 
 async def _note(connection: Connection, rows: Sequence[Answer]) -> None:
-    noted = [(row.run.job_id, row.note) for row in rows if row.note is not None]
+    noted = [row for row in rows if row.notes]
     if noted:
-        notes = [msgspec.json.encode(note).decode() for _, note in noted]
-        await connection.execute(_NOTE, [job_id for job_id, _ in noted], notes, MAX_ERRORS_KEPT)
+        notes = [msgspec.json.encode(row.notes).decode() for row in noted]
+        await connection.execute(_NOTE, [row.run.job_id for row in noted], notes, MAX_ERRORS_KEPT)
 
 
 async def _finish_judged(connection: Connection, rows: Sequence[Answer], results: Sequence[Answered]) -> None:

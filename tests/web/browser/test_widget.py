@@ -31,7 +31,7 @@ async def ask(widget: Widget, text: str, answers: int = 1) -> None:
 
 
 async def test_a_visitor_writes_and_sees_the_answer_being_written(context: BrowserContext, shop: Shop) -> None:
-    await shop.model(reply=ANSWER, tokens_per_s=25)
+    await shop.model(reply=ANSWER, tokens_per_s=8)
     widget = await show(context, shop)
     await widget.open()
     await expect(widget.part("title")).to_have_text("Blum's Bakery")
@@ -39,8 +39,8 @@ async def test_a_visitor_writes_and_sees_the_answer_being_written(context: Brows
     await widget.send("When are you open?")
     streaming = widget.page.locator("[data-testid=message][data-state=streaming]")
     await expect(streaming).to_contain_text("We are open")
-    await picture(widget.page, "widget-streaming")
     assert SHOWN not in await streaming.inner_text(), "it is seen before it is whole"
+    await picture(widget.page, "widget-streaming")
     await expect(done(widget, "assistant")).to_contain_text(SHOWN)
     await expect(streaming).to_have_count(0)
     bubble = done(widget, "assistant")
