@@ -134,6 +134,7 @@ async def test_a_worker_waits_for_postgres_and_says_so(run: Run, database_url: s
             "tasks": "ok",
             "fetching": "ok",
             "external": "ok",
+            "upkeep": "ok",
         }
         with redis.Redis.from_url(valkey_url) as client:
             assert client.exists("bull:replyline:deployment")
