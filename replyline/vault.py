@@ -1,8 +1,11 @@
 """Secrets at rest: sealed with a named key, so that keys can be rotated without reading every row at once."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from cryptography.fernet import Fernet, InvalidToken
+
+_OPENED_KEPT = 512
 
 
 class UnreadableSecret(Exception):
@@ -22,6 +25,8 @@ class Vault:
             raise ValueError(f"the current key id {current!r} is not among the keys")
         self._fernets = {key_id: Fernet(key.encode()) for key_id, key in keys.items()}
         self._current = current
+        # The same few keys of providers, endpoints and channels are opened for each message.
+        self._opened = lru_cache(maxsize=_OPENED_KEPT)(self._decrypted)
 
     @classmethod
     def from_setting(cls, value: str) -> "Vault":
@@ -60,6 +65,9 @@ class Vault:
         Raises:
             UnreadableSecret: the key is not ours or the value was changed.
         """
+        return self._opened(sealed)
+
+    def _decrypted(self, sealed: str) -> str:
         key_id, _, token = sealed.partition(":")
         fernet = self._fernets.get(key_id)
         if fernet is None:
