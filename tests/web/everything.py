@@ -27,6 +27,9 @@ CHANGES: dict[str, dict[str, object]] = {
     "/v1/conversations/{conversation_id}/messages": {"text": "stolen"},
 }
 
+OPERATORS = frozenset({"/v1/customer-deletions"})
+"""What only the operator may read."""
+
 # What is there, but has nothing to show: a Cloud number has no session, and the file is not fetched yet.
 NOTHING_TO_SHOW = frozenset(
     {
