@@ -52,9 +52,13 @@ DELETE FROM dead_jobs WHERE id IN (
     SELECT id FROM dead_jobs WHERE finished_at < now() - make_interval(secs => $1) ORDER BY finished_at LIMIT $2
 )
 """
+# Ids begin with the milliseconds of their making (UUID version 7), so the oldest events are found by the primary key.
 _PURGE_EVENTS = """
 DELETE FROM webhook_events WHERE id IN (
-    SELECT id FROM webhook_events WHERE status <> 'PENDING' AND finished_at < now() - make_interval(secs => $1) LIMIT $2
+    SELECT id FROM webhook_events
+    WHERE id < (lpad(to_hex(((extract(epoch FROM now()) - $1) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+      AND status <> 'PENDING' AND finished_at < now() - make_interval(secs => $1)
+    ORDER BY id LIMIT $2
 )
 """
 
