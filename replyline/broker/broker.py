@@ -10,9 +10,7 @@ from replyline.broker.contract import (
     CommandRefused,
     Handler,
     JobState,
-    NotAcknowledged,
     Publication,
-    PublicationsRefused,
     QueueCounts,
     WorkerClient,
 )
@@ -22,8 +20,8 @@ from replyline.broker.keys import Keys, keys_of
 from replyline.broker.listening import Listening
 from replyline.broker.live import Live, LiveNames, Told, Written
 from replyline.broker.pacing import Pacing
-from replyline.broker.publishing import Adder
-from replyline.broker.scripts import DRAIN, GET_COUNTS, GET_STATE, PAUSE, PROMOTE, REMOVE, REMOVE_REMAINS
+from replyline.broker.publishing import Publishing
+from replyline.broker.scripts import DRAIN, GET_COUNTS, GET_STATE, PAUSE, PROMOTE, REMOVE
 from replyline.broker.throttle import Throttle
 from replyline.broker.wire import Answer, Reply, pack
 from replyline.broker.worker import Worker
@@ -66,7 +64,7 @@ class Broker:
         self.throttle = Throttle(self._connection, prefix)
         self.watch = Watch(self._connection, prefix)
         self._keys: dict[str, Keys] = {}
-        self._adders: dict[str, Adder] = {}
+        self._publishing = Publishing(self._connection, self._of)
 
     async def open(self) -> None:
         """Begin connecting and wait about a second for it; that Redis is away is no error."""
@@ -105,23 +103,13 @@ class Broker:
     async def publish(self, publications: Sequence[Publication]) -> None:
         """Add jobs in the order given, in one write; one whose id its queue already knows is ignored.
 
+        A worker of this broker that has room takes a job with the call that adds one.
+
         Raises:
             NotAcknowledged: some or all may not have been added; sending those again is safe.
             PublicationsRefused: Redis refuses some, and has taken the others.
         """
-        try:
-            answers = await self._connection.run_all([self._adder(new.queue).command(new) for new in publications])
-        except BrokerUnavailable as error:
-            raise NotAcknowledged(str(error), tuple(publications)) from error
-        pairs = list(zip(publications, answers, strict=True))
-        not_now = [answer for answer in answers if isinstance(answer, BrokerUnavailable)]
-        if not_now:
-            missing = (new for new, answer in pairs if isinstance(answer, BrokerUnavailable | CommandRefused))
-            raise NotAcknowledged(str(not_now[0]), tuple(missing))
-        refusals = [answer for answer in answers if isinstance(answer, CommandRefused)]
-        if refusals:
-            refused = tuple(new for new, answer in pairs if isinstance(answer, CommandRefused))
-            raise PublicationsRefused(str(refusals[0]), refused)
+        await self._publishing.publish(publications)
 
     async def publish_again(self, publications: Sequence[Publication]) -> None:
         """Like `publish`, for jobs that an earlier call may have added in part.
@@ -130,25 +118,7 @@ class Broker:
         written: a job that is in no list, and whose id is known all the same. What is left of such a job is removed first, by
         a script: another process may publish the same job at this moment, and what it has added stays.
         """
-        removals = [self._removal_of_remains(new) for new in publications]
-        try:
-            answers = await self._connection.run_all(removals)
-        except BrokerUnavailable as error:
-            raise NotAcknowledged(str(error), tuple(publications)) from error
-        pairs = list(zip(publications, answers, strict=True))
-        refusals = {new: said for new, said in pairs if isinstance(said, BrokerUnavailable | CommandRefused)}
-        missing = [new for new, said in pairs if said == 1]
-        if missing:
-            try:
-                await self.publish(missing)
-            except PublicationsRefused as error:
-                refusals |= dict.fromkeys(error.refused, error)
-        if refusals:
-            raise PublicationsRefused(str(next(iter(refusals.values()))), tuple(refusals))
-
-    def _removal_of_remains(self, new: Publication) -> bytes:
-        keys = self._of(new.queue)
-        return REMOVE_REMAINS.call(*keys.all(*_STATES), keys.job(new.job_id), new.job_id)
+        await self._publishing.publish_again(publications)
 
     def _look(self, queue: str, job_id: str) -> bytes:
         keys = self._of(queue)
@@ -320,7 +290,7 @@ class Broker:
         `lock_s` is how long a vanished worker's jobs stay with it, `max_stalled` how often that may happen to a job before it is
         handed over with `deferred_failure` set, `rate_limit` how many jobs may start in how many seconds, over all workers; the
         `keep`s are for jobs that do not say themselves. With `schedulers`, job schedulers go on."""
-        return Worker(
+        worker = Worker(
             self._connection,
             self._supervisor,
             self._of(queue),
@@ -335,6 +305,8 @@ class Broker:
             keep_failed=(keep_failed_s, keep_failed_jobs),
             schedulers=schedulers,
         )
+        self._publishing.bring_to(queue, worker.taker)
+        return worker
 
     def listening(
         self,
@@ -365,11 +337,6 @@ class Broker:
         if queue not in self._keys:
             self._keys[queue] = keys_of(self._prefix, queue)
         return self._keys[queue]
-
-    def _adder(self, queue: str) -> Adder:
-        if queue not in self._adders:
-            self._adders[queue] = Adder(self._of(queue), self.now_ms)
-        return self._adders[queue]
 
 
 def _state(answer: object) -> JobState | None:

@@ -69,6 +69,9 @@ class Fetcher:
         self._eager = True
         """Whether the marker has been telling the truth: with several workers, it may be another one's echo."""
         self._refused: str | None = None
+        self._reserved = 0
+        """How many free slots are kept for jobs that calls in flight may bring."""
+        self._running = False
         self._moved_at = time.monotonic()
         self._resting = True
 
@@ -96,6 +99,40 @@ class Fetcher:
         self._away = True
         self._freed.set()
 
+    # What a publication of this process brings (`publishing.Taker`).
+
+    @property
+    def ended(self) -> bool:
+        """Whether it fetches no more for good."""
+        return self._closing.is_set()
+
+    def reserve(self) -> bytes | None:
+        """Keep a free slot for a job that a call of somebody else takes, and give the arguments with which it takes one.
+
+        None if no job is wanted. The last free slot is never given away: while the open call for the marker may be answered,
+        there is a slot for what the marker stands for. Each call must end with `brought` or `lost`.
+        """
+        able = self._running and not self._closing.is_set() and not self._away and self._refused is None
+        if not able or self._room() < 2 or self._limited_until > time.monotonic():
+            return None
+        self._reserved += 1
+        return self._commands.take()
+
+    def brought(self, reply: Reply) -> None:
+        """What the call took. It leaves the marker where something waits, so what is known of the queue holds."""
+        found = read_fetch(self._keys.queue, reply)
+        self._reserved -= 1
+        if isinstance(found, Held):
+            self._start(found)
+        elif found.limited_ms:
+            self._limited_until = time.monotonic() + found.limited_ms / 1000
+        self._freed.set()
+
+    def lost(self) -> None:
+        """The call failed: it may have taken a job that nobody here knows of."""
+        self._reserved -= 1
+        self.went_away()
+
     def take(self, reply: Reply) -> Held | Nothing:
         """Read what a fetch, or an end that fetched, returned."""
         found = read_fetch(self._keys.queue, reply)
@@ -109,15 +146,24 @@ class Fetcher:
         return found
 
     async def run(self) -> None:
-        """Fetch until `stop`; Redis may go and come back."""
+        """Fetch until `stop`, and until no call is in flight that may bring a job; Redis may go and come back."""
+        self._running = True
         try:
             await self._fetch_until_closing()
+            self._resting = True
+            while self._reserved:
+                self._freed.clear()
+                await self._freed.wait()
         except Exception:
             self._away = True  # started again, it must ask what was fetched meanwhile
             raise
         finally:
-            self._resting = True
+            self._running, self._resting = False, True
             await self._marker.close()
+
+    def _room(self) -> int:
+        """How many slots are free and not kept for what a call in flight may bring."""
+        return self._free() - self._reserved
 
     @contextmanager
     def _rest(self) -> Iterator[None]:
@@ -134,8 +180,7 @@ class Fetcher:
                 if not await self._connected():
                     break
                 if self._away:
-                    self._away, self._known, self._waiting = False, None, 0
-                    await self._recover()
+                    await self._come_back()
                 self._resting, self._moved_at = False, time.monotonic()
                 await self._round()
                 self._refused = None
@@ -148,6 +193,15 @@ class Fetcher:
                     log.error("worker.fetch_refused", queue=self._keys.queue, error=str(error))
                 self._refused = str(error)
                 await self._pause(_REFUSED_PAUSE_S)
+
+    async def _come_back(self) -> None:
+        """After a lost connection: ask Redis what it holds for us. That must be done before anything else is."""
+        self._away, self._known, self._waiting = False, None, 0
+        try:
+            await self._recover()
+        except CommandRefused:
+            self._away = True
+            raise
 
     async def stop(self) -> None:
         """Let `run` end; what it still fetches meanwhile goes to `start` as well."""
@@ -169,7 +223,7 @@ class Fetcher:
 
     async def _round(self) -> None:
         """Wait for a slot, take what is there, wait for a sign."""
-        was_full = self._free() <= 0
+        was_full = self._room() <= 0
         if not await self._free_slot():
             return
         limited_s = self._limited_until - time.monotonic()
@@ -181,7 +235,7 @@ class Fetcher:
             await self._take_what_is_there()
 
     async def _take_what_is_there(self) -> None:
-        waiting, free = self._waiting, self._free()
+        waiting, free = self._waiting, self._room()
         wanted = max(1, min(waiting, free, self._at_once))
         self._waiting, self._more = max(0, waiting - wanted), waiting > free
         found = await self._fetch(wanted)
@@ -198,7 +252,11 @@ class Fetcher:
 
     async def _fetch(self, wanted: int) -> Held | Nothing:
         """Take up to `wanted` jobs; the last answer, which tells whether there was one for each."""
-        answers = await self._connection.run_all([self._commands.fetch() for _ in range(wanted)])
+        self._reserved += wanted
+        try:
+            answers = await self._connection.run_all([self._commands.fetch() for _ in range(wanted)])
+        finally:
+            self._reserved -= wanted
         last: Held | Nothing = Nothing()
         wrong: BrokerUnavailable | CommandRefused | None = None
         for answer in answers:
@@ -222,7 +280,7 @@ class Fetcher:
                 left_s = min(left_s, (due_ms - self._connection.clock.now_ms()) / 1000)
             if left_s <= 0 or self._away or self._limited_until > time.monotonic():
                 return
-            if self._free() <= 0:
+            if self._room() <= 0:
                 if due_ms:  # all slots are busy: let another worker keep the time that we had taken on
                     await self._marker.put_back(due_ms)
                 return
@@ -261,7 +319,7 @@ class Fetcher:
         return waiting, due_ms
 
     async def _free_slot(self) -> bool:
-        while self._free() <= 0:
+        while self._room() <= 0:
             self._more = True
             self._freed.clear()
             await self._marker.release()

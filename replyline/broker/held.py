@@ -157,6 +157,10 @@ class Ender:
         """Take the next job, promoting what is due."""
         return b"".join((self._fetch_head, self._stamp(), self._packed_lock))
 
+    def take(self) -> bytes:
+        """The arguments of the same, for a call that does something else before."""
+        return b"".join((self._prefix, self._stamp(), self._packed_lock))
+
     def end(self, held: Held, outcome: Completed | Retry | Postpone | Failed, *, fetch_next: bool) -> bytes:
         """End a job as its handler said."""
         match outcome:

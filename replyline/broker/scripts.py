@@ -41,6 +41,18 @@ def _script(file: str) -> Script:
     return _of_text(name, int(keys), (files("bullmq") / "commands" / f"{file}.lua").read_bytes())
 
 
+def _function(name: str, script: Script) -> bytes:
+    """A script as a local function of the same arguments: its text is unchanged, and finds in KEYS and ARGV what it is given."""
+    return b"local function %b(KEYS, ARGV)\n%b\nend\n" % (name.encode(), script.text)
+
+
+def _composed(name: str, *, keys: int, **functions: Script) -> Script:
+    """A script of ours that calls others by the names given."""
+    parts = [_function(called, script) for called, script in functions.items()]
+    own = (files("replyline.broker") / f"{name}.lua").read_bytes()
+    return _of_text(name, keys, b"".join((*parts, own)))
+
+
 def _own_script(name: str, *, keys: int) -> Script:
     return _of_text(name, keys, (files("replyline.broker") / f"{name}.lua").read_bytes())
 
@@ -78,6 +90,7 @@ LIVE_LEAVE = _own_script("liveLeave", keys=2)
 LIVE_WATCHED = _own_script("liveWatched", keys=2)
 THROTTLE = _own_script("throttle", keys=0)
 REMOVE_REMAINS = _own_script("removeRemains", keys=9)
+ADD_AND_TAKE = _composed("addAndTake", keys=13, add=ADD_PRIORITIZED, take=MOVE_TO_ACTIVE)
 
 SCRIPTS = (
     ADD_STANDARD,
@@ -109,6 +122,7 @@ SCRIPTS = (
     LIVE_WATCHED,
     THROTTLE,
     REMOVE_REMAINS,
+    ADD_AND_TAKE,
 )
 
 _DIGESTS = {script.digest.encode(): script for script in SCRIPTS}

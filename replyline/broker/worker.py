@@ -18,7 +18,7 @@ from replyline.broker.fetching import Fetcher
 from replyline.broker.held import Ender, Held
 from replyline.broker.keys import Keys
 from replyline.broker.leases import Leases
-from replyline.broker.publishing import Kept
+from replyline.broker.publishing import Kept, Taker
 from replyline.broker.schedules import Scheduling
 from replyline.broker.wire import Reply
 from replyline.redaction import redact
@@ -99,6 +99,11 @@ class Worker:
     def running(self) -> int:
         """How many jobs it holds now."""
         return len(self._held)
+
+    @property
+    def taker(self) -> Taker:
+        """What is brought jobs by the calls that add them."""
+        return self._fetcher
 
     @property
     def trouble(self) -> str | None:
