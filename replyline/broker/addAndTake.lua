@@ -2,7 +2,8 @@
   Adds a job that has a priority, and takes what is then the first of its queue: BullMQ's `addPrioritizedJob` (here `add`) and
   `moveToActive` (here `take`) as one call. `scripts.py` puts the two before this text.
 
-  The marker goes again if nothing waits any more, or workers would wake for nothing.
+  If nothing waits then, the marker goes, or workers would wake for nothing, and so does the counter that orders jobs of one
+  priority, as with a `take` that finds nothing.
 
   KEYS  1 marker, 2 meta, 3 id, 4 prioritized, 5 delayed, 6 completed, 7 active, 8 events, 9 pc, 10 wait, 11 stalled,
         12 limiter, 13 paused
@@ -19,5 +20,6 @@ local taken = take(
 )
 if redis.call('LLEN', KEYS[10]) == 0 and redis.call('ZCARD', KEYS[4]) == 0 then
   redis.call('ZREM', KEYS[1], '0')
+  redis.call('DEL', KEYS[9])
 end
 return taken

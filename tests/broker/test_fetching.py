@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 
 from replyline.broker import Broker, Completed
+from replyline.embedded import EmbeddedValkey
 from tests.broker.scene import PREFIX, QUEUE, Blocked, Client, Desk, at_work, events, job, jobs, script_calls
 from tests.waiting import until
 
@@ -138,32 +139,39 @@ async def test_jobs_of_one_priority_start_in_the_order_they_were_added(broker: B
 
 
 @pytest.mark.parametrize("concurrency", [1, 50])
-async def test_a_job_that_comes_alone_costs_three_calls(
-    own_broker: Broker, own_redis: Client, concurrency: int
+async def test_a_job_that_comes_alone_from_elsewhere_costs_three_calls(
+    own_valkey: EmbeddedValkey, own_broker: Broker, own_redis: Client, concurrency: int
 ) -> None:
     """Its add, its fetch and its end; nothing is asked for when nothing can be there."""
+    elsewhere = Broker(own_valkey.url)
+    await elsewhere.open()
     desk = Desk()
     count = 100
     async with at_work(own_broker.worker(QUEUE, desk, concurrency=concurrency, name="w")):
         before = await script_calls(own_redis)
         for number in range(count):
-            await own_broker.publish([job(f"job-{number}")])
+            await elsewhere.publish([job(f"job-{number}")])
             await until(partial(_has_seen, desk, number + 1))
         after = await script_calls(own_redis)
+    await elsewhere.close()
 
     assert (after - before) / count <= 3.3
     assert (await own_broker.counts(QUEUE)).completed == count
 
 
-async def test_a_second_worker_on_the_queue_adds_at_most_one_call_a_job(own_broker: Broker, own_redis: Client) -> None:
-    desk = Desk()
+async def test_a_second_worker_on_the_queue_adds_at_most_one_call_a_job(
+    own_valkey: EmbeddedValkey, own_broker: Broker, own_redis: Client
+) -> None:
+    desk, elsewhere = Desk(), Broker(own_valkey.url)
+    await elsewhere.open()
     workers = [own_broker.worker(QUEUE, desk, concurrency=10, name=f"w{number}") for number in range(2)]
     async with at_work(*workers):
         before = await script_calls(own_redis)
         for number in range(100):
-            await own_broker.publish([job(f"job-{number}")])
+            await elsewhere.publish([job(f"job-{number}")])
             await until(partial(_has_seen, desk, number + 1))
         after = await script_calls(own_redis)
+    await elsewhere.close()
 
     assert (after - before) / 100 <= 4.3
 

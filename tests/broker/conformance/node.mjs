@@ -42,6 +42,16 @@ const scenarios = {
     for (const jobId of ['a', 'b', 'c']) await queue.add('answer', { n: 1 }, options({ jobId, priority: 3 }));
     await worked(queue, async () => ({ ok: 1 }), { completed: 3 });
   },
+  async meanwhile(queue) {
+    const metrics = { maxDataPoints: MetricsTime.TWO_WEEKS };
+    const worker = new Worker(queueName, async () => ({ ok: 1 }), { connection, concurrency: 4, name: 'w', metrics });
+    await worker.waitUntilReady();
+    for (const [added, jobId] of ['a', 'b', 'c'].entries()) {
+      await queue.add('answer', { n: 1 }, options({ jobId, priority: 3 }));
+      await until(async () => (await queue.getJobCounts()).completed === added + 1);
+    }
+    await worker.close();
+  },
   async plain(queue) {
     for (const jobId of ['a', 'b']) await queue.add('answer', { n: 1 }, options({ jobId }));
     await worked(queue, async () => null, { completed: 2 });

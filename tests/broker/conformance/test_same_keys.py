@@ -1,6 +1,7 @@
 """The same scenario by BullMQ for Node and by us leaves the same keys and the same events."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
@@ -34,6 +35,19 @@ async def _add(broker: Broker) -> None:
 async def _complete(broker: Broker) -> None:
     await broker.publish([_job("a"), _job("b"), _job("c")])
     await _worked(broker, lambda _: Completed(b'{"ok":1}'), "a", "b", "c", state="completed")
+
+
+async def _meanwhile(broker: Broker) -> None:
+    """Jobs that are added while the worker waits, and taken with the call that adds them."""
+    async with at_work(broker.worker(_OURS, Desk(lambda _: Completed(b'{"ok":1}')), concurrency=4, name="w")):
+        await until(lambda: _counted(broker, 0))
+        for count, job_id in enumerate("abc", start=1):
+            await broker.publish([_job(job_id)])
+            await until(partial(_counted, broker, count))
+
+
+async def _counted(broker: Broker, completed: int) -> bool:
+    return (await broker.counts(_OURS)).completed == completed
 
 
 async def _plain(broker: Broker) -> None:
@@ -91,6 +105,7 @@ async def _drain(broker: Broker) -> None:
 _SCENARIOS: dict[str, Callable[[Broker], Awaitable[None]]] = {
     "add": _add,
     "complete": _complete,
+    "meanwhile": _meanwhile,
     "plain": _plain,
     "retry": _retry,
     "postpone": _postpone,
