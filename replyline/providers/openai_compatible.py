@@ -131,6 +131,7 @@ class OpenAiCompatible:
             self._http = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=min(5.0, self._timeout_s)),
                 connector=aiohttp.TCPConnector(limit=2000),  # the AI queue may hold thousands of slow calls
+                cookie_jar=aiohttp.DummyCookieJar(),  # a cookie of one account is nothing to the next
             )
         return self._http
 

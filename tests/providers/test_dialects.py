@@ -219,3 +219,14 @@ def test_neighbours_of_one_role_are_one_utterance() -> None:
         ("user", "Open?\n\nToday?\n\nOr Sunday?"),
     ]
     assert [one.text for one in conversation(Question("", (), ("Hi",)))] == ["Hi"]
+
+
+async def test_a_cookie_of_one_account_is_not_sent_with_the_next_ones_call(
+    far_end: FarEnd, provider: OpenAiCompatible
+) -> None:
+    far_end.then = [Say(body=completion("Hello"), headers={"Set-Cookie": "session=one; Path=/"})]
+    url = far_end.url.replace("127.0.0.1", "localhost")  # cookies are only kept of names
+    for key in ("one", "two"):
+        await provider.complete(replace(account(url), key=key), QUESTION)
+
+    assert ["cookie" in call.headers for call in far_end.calls] == [False, False]
