@@ -161,6 +161,28 @@ async def test_a_lock_that_is_refused_leaves_no_job_active(own_valkey: EmbeddedV
     assert desk.ids == ["first", "a"]
 
 
+async def test_what_cannot_be_asked_after_a_lost_connection_is_asked_until_redis_says_it(
+    own_valkey: EmbeddedValkey, own_broker: Broker
+) -> None:
+    desk = Desk()
+    async with FaultProxy(own_valkey.url) as proxy, _behind(proxy) as behind:
+        worker = behind.worker(QUEUE, desk, concurrency=4, name="w")
+        async with at_work(worker):
+            await _works(behind, desk)
+            proxy.freeze(replies_only=True)
+            publishing = asyncio.create_task(_until_published(behind, [job("a")]))
+            await until(partial(_are, own_broker, "active", "a"))
+            await own_broker.command("ACL", "SETUSER", "default", "-lrange")
+            await proxy.cut()
+            proxy.thaw()
+            await publishing
+            await until(lambda: "lrange" in (worker.trouble or ""), timeout_s=20)
+            await own_broker.command("ACL", "SETUSER", "default", "+@all")
+            await until(partial(_are, own_broker, "completed", "a"), timeout_s=20)  # its lock would end after 30 s
+
+    assert desk.ids == ["first", "a"]
+
+
 async def test_a_server_that_forgot_the_scripts_is_told_them_again(own_broker: Broker, own_redis: Client) -> None:
     desk = Desk()
     async with at_work(own_broker.worker(QUEUE, desk, concurrency=4, name="w")):
